@@ -1,0 +1,1 @@
+//! The only memory shared between the request side and the control side.

@@ -1,0 +1,1 @@
+//! Logs with `tracing`: for people on a terminal, JSON otherwise.

@@ -1,0 +1,334 @@
+//! What we will remember. Only the controller makes events; log, metric, journal and event stream derive from them.
+
+use super::time::Moment;
+use super::view::State;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Something that changed, when, and by whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts events of this process from 1.
+    pub seq: u64,
+    /// Monotonic; the journal adds the wall clock.
+    pub at: Moment,
+    /// Who did it.
+    pub by: Actor,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// Who did it.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "actor", content = "name")]
+pub enum Actor {
+    /// The program itself.
+    #[default]
+    Evenkeel,
+    /// The config file.
+    File,
+    /// Somebody with this token's name (or `local`, where no tokens are set).
+    Operator(String),
+    /// A drill, by its id.
+    Drill(String),
+    /// Another edge, or an operator through it.
+    Fleet(String),
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evenkeel => f.write_str("evenkeel"),
+            Self::File => f.write_str("config file"),
+            Self::Operator(n) => write!(f, "operator {n}"),
+            Self::Drill(n) => write!(f, "drill {n}"),
+            Self::Fleet(n) => write!(f, "fleet ({n})"),
+        }
+    }
+}
+
+/// What happened. `kind` in JSON; names are those of the event stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum EventKind {
+    /// The process began.
+    Started {
+        /// Its version.
+        version: String,
+    },
+    /// The process is leaving.
+    Stopping,
+    /// A pool changed its state.
+    Pool {
+        /// Service.
+        service: String,
+        /// Region.
+        region: String,
+        /// Before.
+        from: State,
+        /// After.
+        to: State,
+        /// Why.
+        cause: Cause,
+    },
+    /// A region changed its state.
+    Region {
+        /// Region.
+        region: String,
+        /// Before.
+        from: State,
+        /// After.
+        to: State,
+        /// Why.
+        cause: Cause,
+    },
+    /// A pool became suspect, or is no longer.
+    Suspect {
+        /// Service.
+        service: String,
+        /// Region.
+        region: String,
+        /// Now.
+        on: bool,
+        /// Why.
+        cause: Cause,
+    },
+    /// An endpoint went out or came back.
+    Endpoint {
+        /// Service.
+        service: String,
+        /// Region.
+        region: String,
+        /// Its address.
+        endpoint: String,
+        /// Now.
+        up: bool,
+        /// Why.
+        cause: Cause,
+    },
+    /// A region was drained, or is no longer.
+    Drain {
+        /// Region.
+        region: String,
+        /// Now.
+        on: bool,
+        /// Why.
+        reason: String,
+        /// Ends by itself then.
+        until: Option<Moment>,
+    },
+    /// States are held by an operator, or no longer.
+    Freeze {
+        /// Now.
+        on: bool,
+    },
+    /// Common mode: states are held because the fault may be ours or everybody's; or that ended.
+    EdgeSuspect {
+        /// Now.
+        on: bool,
+        /// Why.
+        cause: Cause,
+    },
+    /// A config was applied.
+    ConfigApplied {
+        /// Its number.
+        generation: u64,
+        /// What changed, in words, one a line.
+        changes: Vec<String>,
+    },
+    /// A config was refused; the old one stays.
+    ConfigRejected {
+        /// Every problem.
+        problems: Vec<String>,
+    },
+}
+
+impl EventKind {
+    /// The name in the event stream and in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Stopping => "stopping",
+            Self::Pool { .. } => "pool",
+            Self::Region { .. } => "region",
+            Self::Suspect { .. } => "suspect",
+            Self::Endpoint { .. } => "endpoint",
+            Self::Drain { .. } => "drain",
+            Self::Freeze { .. } => "freeze",
+            Self::EdgeSuspect { .. } => "edge_suspect",
+            Self::ConfigApplied { .. } => "config_applied",
+            Self::ConfigRejected { .. } => "config_rejected",
+        }
+    }
+}
+
+/// Why: a name that machines can count, and figures that people can check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+pub enum Cause {
+    /// Nothing heard while requests waited.
+    Silence {
+        /// For how long, ms.
+        quiet_ms: u64,
+        /// How many waited.
+        waiting: u32,
+    },
+    /// Connections fail on every endpoint.
+    Unreachable {
+        /// Endpoints that cannot be reached.
+        endpoints: u32,
+    },
+    /// Too many answers failed.
+    FailureRate {
+        /// Failed.
+        failed: u32,
+        /// Of.
+        judged: u32,
+    },
+    /// Too many requests got no answer in time.
+    Timeouts {
+        /// Timed out.
+        timeouts: u32,
+        /// Of.
+        judged: u32,
+    },
+    /// Answers were implausible.
+    Implausible {
+        /// Rejected.
+        rejected: u32,
+        /// Distinct keys contradicted.
+        keys: u32,
+    },
+    /// Probes failed, and live traffic had nothing better to say.
+    Probes {
+        /// Endpoints down.
+        down: u32,
+        /// Of.
+        endpoints: u32,
+        /// The last verdict, in words.
+        last: String,
+    },
+    /// An endpoint's own streak of failures.
+    Streak {
+        /// In a row.
+        failures: u32,
+        /// Hard evidence.
+        hard: bool,
+    },
+    /// At least half of the region's pools tripped.
+    Pools {
+        /// Tripped.
+        tripped: u32,
+        /// With recent traffic.
+        of: u32,
+    },
+    /// Slower than its own past, and deadlines were missed.
+    Slow {
+        /// p99 now, ms.
+        p99_ms: u64,
+        /// Before, ms.
+        usual_ms: u64,
+    },
+    /// The open time is over.
+    OpenTimeOver {
+        /// It was, s.
+        open_s: u64,
+    },
+    /// Trials succeeded.
+    Proven {
+        /// Successes.
+        successes: u32,
+    },
+    /// A trial or a ramp step failed.
+    Relapse {
+        /// In words.
+        what: String,
+    },
+    /// The ramp moved.
+    Step {
+        /// Share of its normal share now, percent.
+        percent: f64,
+    },
+    /// The ramp is complete.
+    Recovered,
+    /// Something was heard again.
+    Heard,
+    /// An operator said so.
+    Operator {
+        /// The reason given.
+        reason: String,
+    },
+    /// Unrelated regions went bad together.
+    CommonMode {
+        /// Which.
+        regions: Vec<String>,
+    },
+    /// This process was stalled.
+    Stalled {
+        /// For how long, ms.
+        late_ms: u64,
+    },
+    /// The fleet's view.
+    Fleet {
+        /// In words.
+        what: String,
+    },
+}
+
+impl Cause {
+    /// The name that status and metrics show.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Silence { .. } => "silence",
+            Self::Unreachable { .. } => "unreachable",
+            Self::FailureRate { .. } => "failure_rate",
+            Self::Timeouts { .. } => "timeouts",
+            Self::Implausible { .. } => "implausible",
+            Self::Probes { .. } => "probes",
+            Self::Streak { .. } => "streak",
+            Self::Pools { .. } => "pools",
+            Self::Slow { .. } => "slow",
+            Self::OpenTimeOver { .. } => "open_time_over",
+            Self::Proven { .. } => "proven",
+            Self::Relapse { .. } => "relapse",
+            Self::Step { .. } => "step",
+            Self::Recovered => "recovered",
+            Self::Heard => "heard",
+            Self::Operator { .. } => "operator",
+            Self::CommonMode { .. } => "common_mode",
+            Self::Stalled { .. } => "stalled",
+            Self::Fleet { .. } => "fleet",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silence { quiet_ms, waiting } => write!(f, "silence: nothing heard for {quiet_ms} ms while {waiting} requests waited"),
+            Self::Unreachable { endpoints } => write!(f, "unreachable: connections fail on all {endpoints} endpoints"),
+            Self::FailureRate { failed, judged } => write!(f, "failure rate: {failed} of {judged} requests failed"),
+            Self::Timeouts { timeouts, judged } => write!(f, "timeouts: {timeouts} of {judged} requests got no answer in time"),
+            Self::Implausible { rejected, keys } => {
+                write!(f, "implausible: {rejected} answers rejected, {keys} distinct keys contradicted")
+            }
+            Self::Probes { down, endpoints, last } => write!(f, "probes: {down} of {endpoints} endpoints fail them ({last})"),
+            Self::Streak { failures, hard } => {
+                write!(f, "streak: {failures} failures in a row{}", if *hard { ", no answer at all" } else { "" })
+            }
+            Self::Pools { tripped, of } => write!(f, "pools: {tripped} of {of} pools with traffic tripped"),
+            Self::Slow { p99_ms, usual_ms } => write!(f, "slow: p99 is {p99_ms} ms, usually {usual_ms} ms, and deadlines were missed"),
+            Self::OpenTimeOver { open_s } => write!(f, "the open time of {open_s} s is over"),
+            Self::Proven { successes } => write!(f, "{successes} trials succeeded"),
+            Self::Relapse { what } => write!(f, "relapse: {what}"),
+            Self::Step { percent } => write!(f, "ramp at {percent} % of its share"),
+            Self::Recovered => f.write_str("ramp complete"),
+            Self::Heard => f.write_str("heard from it again"),
+            Self::Operator { reason } => write!(f, "operator: {reason}"),
+            Self::CommonMode { regions } => write!(f, "common mode: {} went bad together", regions.join(", ")),
+            Self::Stalled { late_ms } => write!(f, "this process was stalled for {late_ms} ms"),
+            Self::Fleet { what } => write!(f, "fleet: {what}"),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Signals in, a picture out. Pure: time and dice are arguments.

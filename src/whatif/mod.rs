@@ -1,0 +1,1 @@
+//! The same decision core against a modelled world on virtual time.
