@@ -163,6 +163,18 @@ pub struct Command {
     pub order: Order,
 }
 
+/// Why an order was not carried out, in words for the operator: what, where, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused(pub String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 /// What operators can say.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
