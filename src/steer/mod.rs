@@ -1,1 +1,20 @@
 //! A request in, a decision out. Pure: time and dice are arguments.
+//!
+//! | room | question | answer |
+//! |---|---|---|
+//! | [`route`] | which route is it? | the first in file order that matches, found without scanning |
+//! | [`attempt`] | what now? | try there, wait until then, stop that attempt, or give up and why |
+//! | [`choose`] | which pool, which endpoint? | by share, then by load; never outside the route's residency |
+//! | [`classify`] | what came of it? | an [`Outcome`](crate::model::outcome::Outcome) |
+//! | [`eject`] | is this endpoint to be left alone? | for how long |
+//! | [`fallback`] | what do we say when we cannot? | the ways to try in order, and the answer that is always left |
+//!
+//! Nothing here counts or remembers beyond one request: gauges and allowances come through
+//! [`Live`](crate::model::view::Live), states and shares through [`View`](crate::model::view::View).
+
+pub mod attempt;
+pub mod choose;
+pub mod classify;
+pub mod eject;
+pub mod fallback;
+pub mod route;
