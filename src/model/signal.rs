@@ -32,6 +32,8 @@ pub struct Tallies {
     pub endpoints: Vec<EndpointTally>,
     /// Requests (not attempts) since the last tick, by [`ServiceIx`].
     pub requests: Vec<u32>,
+    /// The same by [`RouteIx`], for hedge budgets.
+    pub routes: Vec<u32>,
 }
 
 /// One pool since the last tick: counts are differences, gauges are as they stand.
@@ -74,6 +76,12 @@ pub struct PoolTally {
     pub overdue: u32,
     /// Of those: longer than max(`silence_floor`, 5 × their route's p99).
     pub late: u32,
+    /// Attempts that became late (see `late`) since the last tick.
+    pub lates: u32,
+    /// Of all late ones: those that got their first byte after all, since the last tick.
+    pub revived: u32,
+    /// Which endpoints attempts became late on: bit `i % 64` for the pool's i-th endpoint.
+    pub late_on: u64,
     /// When anything was last heard from it: a first byte, or more of a body. `ZERO`: never.
     pub heard: Moment,
     /// Times to first byte since the last full tick; empty in fast ticks.

@@ -1,1 +1,24 @@
-//! Signals in, a picture out. Pure: time and dice are arguments.
+//! Signals in, a picture out: what we believe about pools and regions, and the shares, limits and
+//! allowances that follow from it. Pure: `now` and the dice are arguments; nothing here waits or writes.
+//!
+//! | decider | question | module |
+//! |---|---|---|
+//! | detector | do too many requests fail, or hang? | [`detector`], fed from a [`window`] |
+//! | silence | has the pool gone quiet while requests wait? | [`silence`] |
+//! | endpoints | which addresses do probes and streaks take out? | [`endpoints`] |
+//! | common mode | is it this pool, or everybody, or ourselves? | [`common_mode`] |
+//! | breaker | which state follows? | [`region`] (the table), [`ramp`] (the way back) |
+//! | share | who gets which part of the requests? | [`share`] |
+//! | limit | how many may be in flight? | [`limit`] |
+//! | grants | how many retries, hedges and trials are allowed? | [`grants`] |
+//!
+//! [`Controller`] asks them in this order at every tick and publishes the
+//! [`View`](crate::model::view::View). Only it makes [`Event`](crate::model::event::Event)s.
+
+pub mod controller;
+pub mod endpoints;
+pub mod grants;
+
+pub use controller::{Controller, Refused};
+pub use endpoints::EndpointOrder;
+pub use grants::{Allowance, Grants};
