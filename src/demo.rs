@@ -1,1 +1,0 @@
-//! Three simulated regions, an open-loop load and the proxy in one process.
