@@ -13,3 +13,4 @@
 //! Both directions of a request run in one task, polled by hand: what the exchange needs of
 //! an upstream connection is therefore `poll_*` methods on `&mut self` (write, read head, read body), each of
 //! which may be called while the other direction is pending. Nothing is boxed or spawned per request.
+pub mod stale;

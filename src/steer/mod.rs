@@ -17,4 +17,5 @@ pub mod choose;
 pub mod classify;
 pub mod eject;
 pub mod fallback;
+pub mod lastgood;
 pub mod route;
