@@ -1,0 +1,99 @@
+//! The field section of a head, and of trailers: the same strict grammar for both directions.
+
+use super::bytes_class::{token, value_end};
+use super::head::Field;
+use super::names::Known;
+use smallvec::SmallVec;
+
+/// No field name in use is longer.
+const NAME_BYTES: usize = 256;
+
+/// What is wrong with a field section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Syntax(&'static str),
+    TooMany,
+}
+
+/// Reads fields from `at` to the empty line that ends them. `Ok(None)`: it is not all there yet, and
+/// what is there is right so far. Otherwise the position behind the empty line.
+pub(super) fn section(b: &[u8], mut at: usize, max: usize, out: &mut SmallVec<[Field; 24]>) -> Result<Option<usize>, Fault> {
+    loop {
+        let Some(&first) = b.get(at) else { return Ok(None) };
+        if first == b'\r' {
+            return Ok(line_end(b, at)?.then_some(at + 2));
+        }
+        let start = at;
+        while at < b.len() && token(b[at]) {
+            at += 1;
+        }
+        let name = &b[start..at];
+        let Some(&colon) = b.get(at) else {
+            return if name.len() > NAME_BYTES { Err(Fault::Syntax("field name too long")) } else { Ok(None) };
+        };
+        if colon != b':' || name.is_empty() || name.len() > NAME_BYTES {
+            return Err(Fault::Syntax(bad_name(name, colon)));
+        }
+        at += 1;
+        while at < b.len() && matches!(b[at], b' ' | b'\t') {
+            at += 1;
+        }
+        let value = at;
+        at = value_end(b, at);
+        if at == b.len() || !line_end(b, at)? {
+            return Ok(None);
+        }
+        let mut end = at;
+        while end > value && matches!(b[end - 1], b' ' | b'\t') {
+            end -= 1;
+        }
+        at += 2;
+        if out.len() == max {
+            return Err(Fault::TooMany);
+        }
+        out.push(Field {
+            name: start as u32,
+            name_len: name.len() as u16,
+            known: Known::of(name),
+            gone: false,
+            value: value as u32,
+            value_len: (end - value) as u32,
+        });
+    }
+}
+
+/// Whether CRLF stands at `at`; `Ok(false)`: its second half is still to come.
+fn line_end(b: &[u8], at: usize) -> Result<bool, Fault> {
+    match (b[at], b.get(at + 1)) {
+        (b'\r', Some(b'\n')) => Ok(true),
+        (b'\r', None) => Ok(false),
+        (b'\r', _) => Err(Fault::Syntax("bare CR")),
+        (b'\n', _) => Err(Fault::Syntax("bare LF")),
+        _ => Err(Fault::Syntax("control byte in a field value")),
+    }
+}
+
+fn bad_name(name: &[u8], next: u8) -> &'static str {
+    match (name.is_empty(), next) {
+        (_, b'\n') => "bare LF",
+        (true, b' ' | b'\t') => "folded field line",
+        (true, b':') => "empty field name",
+        (false, b' ' | b'\t') => "white space before the colon",
+        (false, b'\r') => "field line without a colon",
+        (false, b':') => "field name too long",
+        _ => "illegal byte in a field name",
+    }
+}
+
+/// Everything in a `#token` list, white space taken off, empty items left out.
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|v| !v.is_empty())
+}
+
+/// A length as RFC 9110 section 8.6 has it: digits alone, and it must fit.
+pub(super) fn length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 {
+        return None;
+    }
+    value.iter().try_fold(0u64, |n, b| b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0')))
+}

@@ -1,0 +1,381 @@
+//! What goes on: the request head for an endpoint and the answer's head for the client, each written
+//! in one pass into one buffer.
+//!
+//! | field | towards the endpoint | towards the client |
+//! |---|---|---|
+//! | Connection and what it names, Keep-Alive, Proxy-Connection, HTTP2-Settings | gone | gone |
+//! | Host, Cookie, Authorization and other fields meant for the endpoint, although Connection names them | kept | kept |
+//! | Content-Length, Transfer-Encoding | written anew from the framing | likewise |
+//! | Upgrade | with `Connection: upgrade`, where both were asked for | with 101 alone |
+//! | TE | `trailers`, where asked for | gone |
+//! | Via | one line more | one line more |
+//! | X-Forwarded-For, -Proto, -Host, Forwarded, X-Real-IP | a stranger's are replaced or gone, a trusted proxy's kept and extended | kept |
+//! | X-Request-Id, traceparent | kept, or added | kept |
+
+use super::fields;
+use super::head::{Field, Span};
+use super::names::{Known, same};
+use super::request::RequestHead;
+use super::response::ResponseHead;
+use super::{BodyFraming, Version};
+use crate::model::policy::{HeaderOps, Rewrite};
+use bytes::{BufMut, BytesMut};
+use std::fmt::Write;
+use std::net::IpAddr;
+
+/// The name under which this proxy appears in `Via`.
+const PSEUDONYM: &str = "evenkeel";
+
+/// What the way to the endpoint adds to a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Onward<'a> {
+    /// Who sent it: the peer, or who the PROXY header says it is.
+    pub client: IpAddr,
+    /// What the peer says about others is believed (`trusted_proxies`).
+    pub trusted: bool,
+    /// It came over TLS.
+    pub https: bool,
+    /// It came over HTTP/2.
+    pub http2: bool,
+    /// For `X-Request-Id`, where the request has none.
+    pub request_id: &'a str,
+    /// For `traceparent`, where the request has none.
+    pub traceparent: &'a str,
+    /// Pass `Expect: 100-continue` on; false where the proxy itself asked for the body.
+    pub expect: bool,
+    /// How the body is sent; differs from the request's own framing where the body was read in full.
+    pub framing: BodyFraming,
+    /// The Host for requests that came without (HTTP/1.0): the endpoint's address.
+    pub default_host: &'a str,
+    /// The route's header changes.
+    pub headers: &'a HeaderOps,
+    /// The route's changes of host and path.
+    pub rewrite: Option<&'a Rewrite>,
+}
+
+/// Writes the request head for an endpoint behind what is in `out`.
+pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut) {
+    let raw = &r.head.raw[..];
+    out.reserve(raw.len() + 512);
+    out.put_slice(r.method_span.of(raw));
+    out.put_u8(b' ');
+    target(r, o.rewrite, out);
+    out.put_slice(b" HTTP/1.1\r\n");
+    let set_host = o.headers.set.iter().find(|(n, _)| n == http::header::HOST).map(|(_, v)| v.as_bytes());
+    let host = set_host.or_else(|| o.rewrite?.host.as_deref().map(str::as_bytes)).unwrap_or_else(|| r.authority.of(raw));
+    field(out, b"Host", if host.is_empty() { o.default_host.as_bytes() } else { host });
+
+    let (mut request_id, mut traceparent) = (false, false);
+    let plain = o.headers.is_empty();
+    for f in &r.head.fields {
+        if f.gone || (!r.nominated.is_empty() && nominated(raw, &r.nominated, f)) {
+            continue;
+        }
+        match f.known {
+            Known::Other | Known::Date | Known::Trailer | Known::Via => {}
+            Known::XRequestId => request_id = true,
+            Known::Traceparent => traceparent = true,
+            Known::XRealIp if o.trusted => {}
+            Known::Expect if o.expect && r.expect_continue => {}
+            Known::MaxForwards if r.max_forwards.is_none() => {}
+            _ => continue,
+        }
+        let (name, value) = (r.head.name(f), r.head.value(f));
+        if plain || !changed(o.headers, name) {
+            field(out, name, value);
+        }
+    }
+    for (name, value) in &r.head.added {
+        if plain || !changed(o.headers, name) {
+            field(out, name, value);
+        }
+    }
+    let free = |name: &str| plain || !changed(o.headers, name.as_bytes());
+    if free("via") {
+        let version = match (o.http2, r.version) {
+            (true, _) => "2",
+            (_, Version::Http11) => "1.1",
+            (_, Version::Http10) => "1.0",
+        };
+        put(out, &["Via: ", version, " ", PSEUDONYM, "\r\n"]);
+    }
+    forwarded(r, o, out, free);
+    if !request_id && !o.request_id.is_empty() && free("x-request-id") {
+        put(out, &["X-Request-Id: ", o.request_id, "\r\n"]);
+    }
+    if !traceparent && !o.traceparent.is_empty() && free("traceparent") {
+        put(out, &["traceparent: ", o.traceparent, "\r\n"]);
+    }
+    if let Some(n) = r.max_forwards {
+        _ = write!(out, "Max-Forwards: {}\r\n", n.saturating_sub(1));
+    }
+    match (r.upgrade, r.te_trailers) {
+        (Some(u), _) => {
+            out.put_slice(b"Connection: upgrade\r\n");
+            field(out, b"Upgrade", u.of(raw));
+        }
+        (None, true) => out.put_slice(b"Connection: te\r\nTE: trailers\r\n"),
+        (None, false) => {}
+    }
+    framing(out, o.framing);
+    settings(o.headers, out);
+    out.put_slice(b"\r\n");
+}
+
+fn target(r: &RequestHead, rewrite: Option<&Rewrite>, out: &mut BytesMut) {
+    let path = r.path();
+    match rewrite {
+        Some(w) if !r.target.asterisk => {
+            let kept = w.strip_prefix.as_deref().and_then(|p| stripped(path, p)).unwrap_or(path);
+            let added = w.add_prefix.as_deref().unwrap_or_default();
+            out.put_slice(added.strip_suffix('/').unwrap_or(added).as_bytes());
+            if !kept.starts_with('/') {
+                out.put_u8(b'/');
+            }
+            out.put_slice(kept.as_bytes());
+        }
+        _ => out.put_slice(path.as_bytes()),
+    }
+    if let Some(q) = r.target.query {
+        out.put_u8(b'?');
+        out.put_slice(q.of(&r.head.raw));
+    }
+}
+
+/// What is left of a path when a prefix made of whole segments is taken off.
+fn stripped<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(prefix)?;
+    (rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/')).then_some(rest)
+}
+
+fn forwarded(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut, free: impl Fn(&str) -> bool) {
+    let proto = if o.https { "https" } else { "http" };
+    let believed = |known| r.head.fields.iter().filter(move |f| o.trusted && f.known == known && !f.gone).map(|f| r.head.value(f));
+    if free("x-forwarded-for") {
+        out.put_slice(b"X-Forwarded-For: ");
+        for before in believed(Known::XForwardedFor).filter(|v| !v.is_empty()) {
+            out.put_slice(before);
+            out.put_slice(b", ");
+        }
+        address(out, o.client);
+        out.put_slice(b"\r\n");
+    }
+    if free("x-forwarded-proto") {
+        field(out, b"X-Forwarded-Proto", believed(Known::XForwardedProto).next().unwrap_or(proto.as_bytes()));
+    }
+    let authority = r.authority.of(&r.head.raw);
+    let host = believed(Known::XForwardedHost).next().unwrap_or(authority);
+    if !host.is_empty() && free("x-forwarded-host") {
+        field(out, b"X-Forwarded-Host", host);
+    }
+    if free("forwarded") && believed(Known::Forwarded).next().is_some() {
+        out.put_slice(b"Forwarded: ");
+        for before in believed(Known::Forwarded).filter(|v| !v.is_empty()) {
+            out.put_slice(before);
+            out.put_slice(b", ");
+        }
+        _ = match o.client {
+            IpAddr::V4(a) => write!(out, "for={a};proto={proto}\r\n"),
+            IpAddr::V6(a) => write!(out, "for=\"[{a}]\";proto={proto}\r\n"),
+        };
+    }
+}
+
+/// `write!` costs several hundred instructions, and nearly every request needs this.
+fn address(out: &mut BytesMut, a: IpAddr) {
+    let IpAddr::V4(v4) = a.to_canonical() else {
+        _ = write!(out, "{a}");
+        return;
+    };
+    for (i, octet) in v4.octets().into_iter().enumerate() {
+        if i > 0 {
+            out.put_u8(b'.');
+        }
+        number(out, u64::from(octet));
+    }
+}
+
+/// What the way to the client adds to an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Homeward<'a> {
+    /// Of the client.
+    pub version: Version,
+    /// Whether client and proxy would keep the connection.
+    pub keep_alive: bool,
+    /// The route's header changes.
+    pub headers: &'a HeaderOps,
+    /// For `Evenkeel-Region`, where the operator wants it shown.
+    pub region: Option<&'a str>,
+}
+
+/// How the answer travels to the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// For the [`Encoder`](super::Encoder).
+    pub framing: BodyFraming,
+    /// Whether the client's connection survives this answer.
+    pub keep_alive: bool,
+}
+
+/// Writes the head of a final answer (or of 101) for an HTTP/1 client behind what is in `out`.
+pub fn response(r: &ResponseHead, h: &Homeward<'_>, out: &mut BytesMut) -> Delivery {
+    out.reserve(r.head.raw.len() + 256);
+    status_line(r, out);
+    each_response_field(r, h.headers, |name, value| field(out, name, value));
+    if let Some(region) = h.region {
+        put(out, &["Evenkeel-Region: ", region, "\r\n"]);
+    }
+    if r.status == 101 {
+        out.put_slice(b"Connection: upgrade\r\n");
+        for f in r.head.fields.iter().filter(|f| f.known == Known::Upgrade && !f.gone) {
+            field(out, b"Upgrade", r.head.value(f));
+        }
+        out.put_slice(b"\r\n");
+        return Delivery { framing: BodyFraming::None, keep_alive: false };
+    }
+    let old = h.version == Version::Http10;
+    let delivered = match r.framing {
+        BodyFraming::Chunked | BodyFraming::UntilClose if old => BodyFraming::UntilClose,
+        // Chunked, so that a client can tell a broken answer from a complete one, and keeps its connection.
+        BodyFraming::UntilClose => BodyFraming::Chunked,
+        f => f,
+    };
+    match (delivered, r.length) {
+        (BodyFraming::None, Some(n)) if r.status >= 200 && r.status != 204 => framing(out, BodyFraming::Length(n)),
+        _ => framing(out, delivered),
+    }
+    let keep_alive = h.keep_alive && delivered != BodyFraming::UntilClose;
+    match (keep_alive, old) {
+        (false, _) => out.put_slice(b"Connection: close\r\n"),
+        (true, true) => out.put_slice(b"Connection: keep-alive\r\n"),
+        (true, false) => {}
+    }
+    out.put_slice(b"\r\n");
+    Delivery { framing: delivered, keep_alive }
+}
+
+/// Writes the head of an interim answer behind what is in `out`. Not for HTTP/1.0 clients, who know none.
+pub fn interim(r: &ResponseHead, out: &mut BytesMut) {
+    status_line(r, out);
+    each_response_field(r, &HeaderOps::default(), |name, value| field(out, name, value));
+    out.put_slice(b"\r\n");
+}
+
+/// Every field of an answer that goes on to the client, `Via` and the route's changes included; framing and
+/// connection handling left out. For HTTP/2 clients, names are to be put in lower case.
+pub fn each_response_field(r: &ResponseHead, ops: &HeaderOps, mut f: impl FnMut(&[u8], &[u8])) {
+    let raw = &r.head.raw[..];
+    let plain = ops.is_empty();
+    for x in &r.head.fields {
+        let hop = matches!(
+            x.known,
+            Known::Connection
+                | Known::KeepAlive
+                | Known::ProxyConnection
+                | Known::ContentLength
+                | Known::TransferEncoding
+                | Known::Upgrade
+                | Known::Te
+                | Known::Http2Settings
+        );
+        if hop || x.gone || (!r.nominated.is_empty() && nominated(raw, &r.nominated, x)) {
+            continue;
+        }
+        let name = r.head.name(x);
+        if plain || !changed(ops, name) {
+            f(name, r.head.value(x));
+        }
+    }
+    for (name, value) in &r.head.added {
+        if plain || !changed(ops, name) {
+            f(name, value);
+        }
+    }
+    if r.status >= 200 && (plain || !changed(ops, b"via")) {
+        f(b"Via", if r.version == Version::Http11 { b"1.1 evenkeel" } else { b"1.0 evenkeel" });
+    }
+    for (name, value) in ops.set.iter().filter(|(n, _)| settable(n)) {
+        f(name.as_str().as_bytes(), value.as_bytes());
+    }
+}
+
+fn status_line(r: &ResponseHead, out: &mut BytesMut) {
+    out.put_slice(b"HTTP/1.1 ");
+    number(out, u64::from(r.status));
+    out.put_u8(b' ');
+    out.put_slice(r.reason());
+    out.put_slice(b"\r\n");
+}
+
+/// Whether `Connection` takes this field away. It may name what concerns the next hop, not what the endpoint needs.
+fn nominated(raw: &[u8], names: &[Span], f: &Field) -> bool {
+    let name = &raw[f.name as usize..f.name as usize + f.name_len as usize];
+    let protected = f.known.frames()
+        || matches!(f.known, Known::Via | Known::XForwardedFor | Known::XForwardedHost | Known::XForwardedProto | Known::Forwarded)
+        || matches!(f.known, Known::XRequestId | Known::Traceparent | Known::Date | Known::Expect | Known::MaxForwards)
+        || [&b"authorization"[..], b"cookie", b"set-cookie", b"cache-control"].iter().any(|p| same(name, p));
+    !protected && names.iter().any(|n| n.of(raw).eq_ignore_ascii_case(name))
+}
+
+/// Whether the route removes or replaces this field.
+fn changed(ops: &HeaderOps, name: &[u8]) -> bool {
+    ops.remove.iter().chain(ops.set.iter().map(|(n, _)| n)).any(|n| same(name, n.as_str().as_bytes()))
+}
+
+fn settings(ops: &HeaderOps, out: &mut BytesMut) {
+    for (name, value) in ops.set.iter().filter(|(n, _)| settable(n)) {
+        field(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+}
+
+/// A route may not set what the codec alone knows: framing, connection handling, and Host (which it sets elsewhere).
+fn settable(name: &http::HeaderName) -> bool {
+    let known = Known::of(name.as_str().as_bytes());
+    !known.frames() && !matches!(known, Known::Connection | Known::Upgrade | Known::Te | Known::KeepAlive)
+}
+
+fn framing(out: &mut BytesMut, framing: BodyFraming) {
+    match framing {
+        BodyFraming::Length(n) => {
+            out.put_slice(b"Content-Length: ");
+            number(out, n);
+            out.put_slice(b"\r\n");
+        }
+        BodyFraming::Chunked => out.put_slice(b"Transfer-Encoding: chunked\r\n"),
+        BodyFraming::None | BodyFraming::UntilClose => {}
+    }
+}
+
+/// Writes one field line.
+#[inline]
+pub fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.put_slice(name);
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+fn put(out: &mut BytesMut, parts: &[&str]) {
+    parts.iter().for_each(|p| out.put_slice(p.as_bytes()));
+}
+
+/// Decimal digits without the formatting machinery.
+pub(super) fn number(out: &mut BytesMut, mut n: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[at..]);
+}
+
+/// Whether a `Connection`-like list names an option.
+pub fn lists(value: &[u8], option: &str) -> bool {
+    fields::list(value).any(|t| t.eq_ignore_ascii_case(option.as_bytes()))
+}
