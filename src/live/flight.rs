@@ -1,0 +1,156 @@
+//! One attempt in the air.
+//!
+//! ```text
+//! begin ─▶ waiting ─(overdue)─(late)─▶ first byte ─▶ body ─▶ end(outcome)
+//!             └──────────── dropped anywhere: Cancelled ─────────────┘
+//! ```
+//! Gauges move with it and move back with it, however it ends.
+
+use super::cell::{EndpointCell, PoolCell};
+use super::pace::Estimator;
+use crate::model::outcome::Outcome;
+use crate::model::time::{Duration, Moment};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+/// An endpoint's failures in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streak {
+    /// How many.
+    pub failures: u32,
+    /// More than half of them hard: no answer at all, or broken off.
+    pub hard: bool,
+}
+
+/// One attempt in the air. Dropping it without [`end`](Self::end) counts it as cancelled.
+#[derive(Debug)]
+pub struct Flight<'a> {
+    pub(super) pool: &'a PoolCell,
+    pub(super) endpoint: &'a EndpointCell,
+    pub(super) pace: &'a OnceLock<Arc<Estimator>>,
+    pub(super) bit: u64,
+    pub(super) began: Moment,
+    pub(super) trial: bool,
+    waiting: bool,
+    overdue: bool,
+    late: bool,
+    ended: bool,
+    /// Time to first byte, until it is known whether the answer was good.
+    took: Option<Duration>,
+}
+
+impl<'a> Flight<'a> {
+    pub(super) fn begin(
+        pool: &'a PoolCell,
+        endpoint: &'a EndpointCell,
+        pace: &'a OnceLock<Arc<Estimator>>,
+        bit: u64,
+        now: Moment,
+        trial: bool,
+    ) -> Self {
+        pool.started.fetch_add(1, Relaxed);
+        pool.inflight.fetch_add(1, Relaxed);
+        pool.ear.wait(now);
+        endpoint.inflight.fetch_add(1, Relaxed);
+        endpoint.ear.wait(now);
+        Self { pool, endpoint, pace, bit, began: now, trial, waiting: true, overdue: false, late: false, ended: false, took: None }
+    }
+
+    /// When it began.
+    pub fn began(&self) -> Moment {
+        self.began
+    }
+
+    /// Anything came from the endpoint: more of an answer, an informational head.
+    #[inline]
+    pub fn heard(&mut self, now: Moment) {
+        self.pool.ear.hear(now);
+        self.endpoint.ear.hear(now);
+    }
+
+    /// The answer has begun: nothing is waited for any more.
+    #[inline]
+    pub fn first_byte(&mut self, now: Moment) {
+        if self.waiting {
+            self.pool.ear.hear_first(now);
+            self.endpoint.ear.hear_first(now);
+            self.took = Some(now.since(self.began));
+            self.wait_over();
+        }
+    }
+
+    /// The answer's head is good: its time counts as normal, from now rather than from the end of its body.
+    #[inline]
+    pub fn accepted(&mut self) {
+        if let Some(took) = self.took.take() {
+            self.pool.times.add(took);
+            self.endpoint.smooth(took);
+            self.pace.get_or_init(Arc::default).add(took);
+        }
+    }
+
+    /// It waits longer than its route's requests normally do (2 × p99, at least `suspect_floor`).
+    pub fn overdue(&mut self) {
+        mark(self.waiting, &mut self.overdue, &self.pool.overdue);
+    }
+
+    /// It waits far longer than its route's requests normally do (5 × p99, at least `silence_floor`).
+    pub fn late(&mut self) {
+        mark(self.waiting, &mut self.late, &self.pool.late);
+    }
+
+    /// It is over. Tells the endpoint's failures in a row, for whoever may have to eject it.
+    pub fn end(mut self, now: Moment, outcome: Outcome) -> Streak {
+        if outcome == Outcome::Ok {
+            self.accepted();
+        }
+        if outcome.is_failure() {
+            self.pool.failed_on.fetch_or(self.bit, Relaxed);
+        }
+        if self.trial {
+            match outcome {
+                Outcome::Ok => drop(self.pool.trial_ok.fetch_add(1, Relaxed)),
+                o if o.is_failure() => drop(self.pool.trial_failed.fetch_add(1, Relaxed)),
+                _ => {}
+            }
+        }
+        self.land(outcome);
+        self.endpoint.ended(outcome, now)
+    }
+
+    fn wait_over(&mut self) {
+        if std::mem::take(&mut self.waiting) {
+            self.pool.ear.waiting.fetch_sub(1, Relaxed);
+            self.endpoint.ear.waiting.fetch_sub(1, Relaxed);
+            if std::mem::take(&mut self.overdue) {
+                self.pool.overdue.fetch_sub(1, Relaxed);
+            }
+            if std::mem::take(&mut self.late) {
+                self.pool.late.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+
+    fn land(&mut self, outcome: Outcome) {
+        self.ended = true;
+        self.wait_over();
+        self.pool.ends.add(outcome);
+        self.pool.inflight.fetch_sub(1, Relaxed);
+        self.endpoint.inflight.fetch_sub(1, Relaxed);
+    }
+}
+
+fn mark(waiting: bool, marked: &mut bool, gauge: &AtomicU32) {
+    if waiting && !*marked {
+        *marked = true;
+        gauge.fetch_add(1, Relaxed);
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.land(Outcome::Cancelled);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The way to the control task: everything that speaks to the controller goes through here.
+
+use crate::model::event::Event;
+use crate::model::signal::{Command, Probe, Refused};
+use crate::model::status::Status;
+use crate::model::view::Compiled;
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// What a reload answers: what changed, one line each; or every problem.
+pub type ReloadReply = Result<Vec<String>, Refused>;
+
+/// One message to the control task.
+#[derive(Debug)]
+pub enum Message {
+    /// A probe came back.
+    Probe(Probe),
+    /// An operator, a drill or the fleet said something.
+    Command(Command, oneshot::Sender<Result<Vec<String>, Refused>>),
+    /// A config to apply.
+    Reload(Arc<Compiled>, oneshot::Sender<ReloadReply>),
+    /// A config file that cannot be applied: every problem, one each. The old config stays.
+    Rejected(Vec<String>),
+    /// How do things stand?
+    Status(oneshot::Sender<Status>),
+    /// The process is leaving; answered when overrides are on disk.
+    Stop(oneshot::Sender<()>),
+}
+
+/// How many events a slow reader of the event stream may be behind before it misses some.
+const EVENTS: usize = 4096;
+
+/// A handle to the control task. Cheap to clone; never blocks.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    to: mpsc::UnboundedSender<Message>,
+    events: broadcast::Sender<Arc<Event>>,
+}
+
+/// A handle, and the control task's end of it.
+pub fn inbox() -> (Inbox, mpsc::UnboundedReceiver<Message>) {
+    let (to, from) = mpsc::unbounded_channel();
+    (Inbox { to, events: broadcast::channel(EVENTS).0 }, from)
+}
+
+fn gone() -> Refused {
+    Refused("the proxy is shutting down".into())
+}
+
+impl Inbox {
+    /// A probe came back.
+    pub fn probe(&self, p: Probe) {
+        let _ = self.to.send(Message::Probe(p));
+    }
+    /// Give an order. Answers with what changed, one line each, or why not.
+    pub async fn command(&self, c: Command) -> Result<Vec<String>, Refused> {
+        self.ask(|reply| Message::Command(c, reply)).await.ok_or_else(gone)?
+    }
+    /// Apply a config. Answers with what changed, one line each.
+    pub async fn reload(&self, c: Arc<Compiled>) -> ReloadReply {
+        self.ask(|reply| Message::Reload(c, reply)).await.ok_or_else(gone)?
+    }
+    /// A new config file cannot be applied: for status, journal and metrics.
+    pub fn rejected(&self, problems: Vec<String>) {
+        let _ = self.to.send(Message::Rejected(problems));
+    }
+    /// How things stand; `None`: the control task has left.
+    pub async fn status(&self) -> Option<Status> {
+        self.ask(Message::Status).await
+    }
+    /// The process is leaving.
+    pub async fn stop(&self) {
+        let _ = self.ask(Message::Stop).await;
+    }
+    /// Every event from now on. A reader that falls behind misses events ([`broadcast::error::RecvError::Lagged`]
+    /// tells how many); it never holds up the control task.
+    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+    /// Tells an event to whoever listens. Only the control task does.
+    pub fn tell(&self, e: Arc<Event>) {
+        let _ = self.events.send(e);
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.to.send(message(reply)).ok()?;
+        answer.await.ok()
+    }
+}
