@@ -129,6 +129,9 @@ pub struct PoolCell {
     pub(super) contradicted: AtomicU64,
     pub(super) confirmed: AtomicU64,
     pub(super) failed_on: AtomicU64,
+    pub(super) lates: AtomicU64,
+    pub(super) revived: AtomicU64,
+    pub(super) late_on: AtomicU64,
     pub(super) trial_ok: AtomicU64,
     pub(super) trial_failed: AtomicU64,
     /// Trials it may still be sent.
@@ -290,6 +293,7 @@ impl EndpointCell {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct RouteCell {
+    pub(super) requests: AtomicU64,
     outcomes: [AtomicU64; RequestOutcome::ALL.len()],
     /// From the whole request until the last byte of the answer.
     pub times: Times,
@@ -299,6 +303,11 @@ pub struct RouteCell {
 }
 
 impl RouteCell {
+    /// A request came.
+    #[inline]
+    pub fn arrived(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
     /// A request is over.
     #[inline]
     pub fn finished(&self, outcome: RequestOutcome, took: Duration) {
@@ -323,7 +332,6 @@ impl RouteCell {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct ServiceCell {
-    pub(super) requests: AtomicU64,
     /// Retries it may still start.
     pub allowance: Tokens,
     retries: AtomicU64,
@@ -332,11 +340,6 @@ pub struct ServiceCell {
 }
 
 impl ServiceCell {
-    /// A request came.
-    #[inline]
-    pub fn arrived(&self) {
-        self.requests.fetch_add(1, Relaxed);
-    }
     /// A retry started.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
@@ -352,10 +355,6 @@ impl ServiceCell {
     /// Hedges so far that (won, lost).
     pub fn hedges(&self) -> (u64, u64) {
         (self.hedges_won.load(Relaxed), self.hedges.load(Relaxed))
-    }
-    /// Requests so far.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Relaxed)
     }
 }
 

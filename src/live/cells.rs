@@ -16,8 +16,10 @@ use std::sync::{Arc, OnceLock};
 pub struct Cells {
     pub(super) pools: Box<[Arc<PoolCell>]>,
     pub(super) endpoints: Box<[Arc<EndpointCell>]>,
-    pub(super) services: Box<[Arc<ServiceCell>]>,
-    routes: Box<[Arc<RouteCell>]>,
+    pub(super) routes: Box<[Arc<RouteCell>]>,
+    services: Box<[Arc<ServiceCell>]>,
+    /// By route.
+    pub(super) service_of: Box<[ServiceIx]>,
     tables: Box<[Arc<TableCell>]>,
     /// By route, then by rule.
     guards: Box<[Arc<[AtomicU64]>]>,
@@ -87,6 +89,7 @@ impl Cells {
             endpoints: endpoints.collect(),
             services: carried(t.services.iter().map(|s| &*s.name), service_names.as_ref().map(|(n, c)| (n, &*c.services))),
             routes: carried(t.routes.iter().map(|r| &*r.name), route_names.as_ref().map(|(n, c)| (n, &*c.routes))),
+            service_of: t.routes.iter().map(|r| r.service).collect(),
             tables: tables.collect(),
             guards: guards.collect(),
             places: t
@@ -113,6 +116,9 @@ impl Cells {
         cells
     }
 
+    pub(super) fn service_count(&self) -> usize {
+        self.services.len()
+    }
     fn pace_at(&self, r: RouteIx, p: PoolIx) -> usize {
         (self.rows[r.at()] + self.slots[p.at()]) as usize
     }

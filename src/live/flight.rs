@@ -75,6 +75,9 @@ impl<'a> Flight<'a> {
             self.pool.ear.hear_first(now);
             self.endpoint.ear.hear_first(now);
             self.took = Some(now.since(self.began));
+            if self.late {
+                self.pool.revived.fetch_add(1, Relaxed);
+            }
             self.wait_over();
         }
     }
@@ -96,7 +99,10 @@ impl<'a> Flight<'a> {
 
     /// It waits far longer than its route's requests normally do (5 × p99, at least `silence_floor`).
     pub fn late(&mut self) {
-        mark(self.waiting, &mut self.late, &self.pool.late);
+        if mark(self.waiting, &mut self.late, &self.pool.late) {
+            self.pool.lates.fetch_add(1, Relaxed);
+            self.pool.late_on.fetch_or(self.bit, Relaxed);
+        }
     }
 
     /// It is over. Tells the endpoint's failures in a row, for whoever may have to eject it.
@@ -140,11 +146,13 @@ impl<'a> Flight<'a> {
     }
 }
 
-fn mark(waiting: bool, marked: &mut bool, gauge: &AtomicU32) {
-    if waiting && !*marked {
-        *marked = true;
+/// Marks it once, and only while it waits. Tells whether it did.
+fn mark(waiting: bool, marked: &mut bool, gauge: &AtomicU32) -> bool {
+    let fresh = waiting && !std::mem::replace(marked, true);
+    if fresh {
         gauge.fetch_add(1, Relaxed);
     }
+    fresh
 }
 
 impl Drop for Flight<'_> {

@@ -43,10 +43,6 @@ pub fn inbox() -> (Inbox, mpsc::UnboundedReceiver<Message>) {
     (Inbox { to, events: broadcast::channel(EVENTS).0 }, from)
 }
 
-fn gone() -> Refused {
-    Refused("the proxy is shutting down".into())
-}
-
 impl Inbox {
     /// A probe came back.
     pub fn probe(&self, p: Probe) {
@@ -54,11 +50,11 @@ impl Inbox {
     }
     /// Give an order. Answers with what changed, one line each, or why not.
     pub async fn command(&self, c: Command) -> Result<Vec<String>, Refused> {
-        self.ask(|reply| Message::Command(c, reply)).await.ok_or_else(gone)?
+        self.ask(|reply| Message::Command(c, reply)).await.ok_or(Refused::Leaving)?
     }
     /// Apply a config. Answers with what changed, one line each.
     pub async fn reload(&self, c: Arc<Compiled>) -> ReloadReply {
-        self.ask(|reply| Message::Reload(c, reply)).await.ok_or_else(gone)?
+        self.ask(|reply| Message::Reload(c, reply)).await.ok_or(Refused::Leaving)?
     }
     /// A new config file cannot be applied: for status, journal and metrics.
     pub fn rejected(&self, problems: Vec<String>) {

@@ -1,19 +1,19 @@
 //! What the control side remembers between two ticks, to make differences of counters that only grow.
 
 use super::Cells;
-use super::cell::{EndpointCell, Ends, PoolCell, ServiceCell};
+use super::cell::{EndpointCell, Ends, PoolCell, RouteCell};
 use crate::model::signal::{EndpointTally, Hist, PoolTally, Tallies};
 use crate::model::time::{Duration, Moment};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The counters as they stood at the last look.
 #[derive(Debug, Default)]
 pub struct Sampler {
     pools: Vec<PoolLast>,
     endpoints: Vec<[u64; 3]>,
-    services: Vec<u64>,
+    routes: Vec<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ struct PoolLast {
     ends: [u64; 8],
     contradicted: u64,
     confirmed: u64,
+    lates: u64,
+    revived: u64,
     trial_ok: u64,
     trial_failed: u64,
     latency: Hist,
@@ -30,6 +32,11 @@ struct PoolLast {
 /// Counts since the last look.
 fn delta(now: u64, last: &mut u64) -> u32 {
     now.saturating_sub(std::mem::replace(last, now)).min(u32::MAX.into()) as u32
+}
+
+/// Bits set since the last look. Only this side takes them away, so it need not write where none is set.
+fn taken(bits: &AtomicU64) -> u64 {
+    if bits.load(Relaxed) == 0 { 0 } else { bits.swap(0, Relaxed) }
 }
 
 impl Sampler {
@@ -49,13 +56,13 @@ impl Sampler {
         self.fit(old);
         self.pools = moved::<PoolCell, _>(&old.pools, &self.pools, &new.pools);
         self.endpoints = moved::<EndpointCell, _>(&old.endpoints, &self.endpoints, &new.endpoints);
-        self.services = moved::<ServiceCell, _>(&old.services, &self.services, &new.services);
+        self.routes = moved::<RouteCell, _>(&old.routes, &self.routes, &new.routes);
     }
 
     fn fit(&mut self, cells: &Cells) {
         self.pools.resize(cells.pools.len(), PoolLast::default());
         self.endpoints.resize(cells.endpoints.len(), [0; 3]);
-        self.services.resize(cells.services.len(), 0);
+        self.routes.resize(cells.routes.len(), 0);
     }
 }
 
@@ -64,7 +71,11 @@ impl Cells {
     pub fn sample(&self, s: &mut Sampler, now: Moment, full: bool, late: Duration) -> Tallies {
         s.fit(self);
         let pools = self.pools.iter().zip(&mut s.pools).map(|(c, last)| pool(c, last, full)).collect();
-        let requests = self.services.iter().zip(&mut s.services).map(|(c, last)| delta(c.requests(), last)).collect();
+        let routes: Vec<u32> = self.routes.iter().zip(&mut s.routes).map(|(c, last)| delta(c.requests.load(Relaxed), last)).collect();
+        let mut requests = vec![0; self.service_count()];
+        for (n, service) in routes.iter().zip(&self.service_of) {
+            requests[service.at()] += n;
+        }
         let mut endpoints = Vec::new();
         if full {
             endpoints.extend(self.endpoints.iter().zip(&mut s.endpoints).map(|(c, last)| endpoint(c, last, now)));
@@ -72,7 +83,7 @@ impl Cells {
                 pace.refresh(now);
             }
         }
-        Tallies { late, pools, endpoints, requests }
+        Tallies { late, pools, endpoints, requests, routes }
     }
 }
 
@@ -105,7 +116,10 @@ fn pool(c: &PoolCell, last: &mut PoolLast, full: bool) -> PoolTally {
         cancelled: n[Ends::CANCELLED],
         contradicted: delta(c.contradicted.load(Relaxed), &mut last.contradicted),
         confirmed: delta(c.confirmed.load(Relaxed), &mut last.confirmed),
-        failed_on: if c.failed_on.load(Relaxed) == 0 { 0 } else { c.failed_on.swap(0, Relaxed) },
+        failed_on: taken(&c.failed_on),
+        lates: delta(c.lates.load(Relaxed), &mut last.lates),
+        revived: delta(c.revived.load(Relaxed), &mut last.revived),
+        late_on: taken(&c.late_on),
         trial_ok: delta(c.trial_ok.load(Relaxed), &mut last.trial_ok),
         trial_failed: delta(c.trial_failed.load(Relaxed), &mut last.trial_failed),
         inflight: c.inflight(),

@@ -171,13 +171,23 @@ pub struct Command {
     pub order: Order,
 }
 
-/// Why an order was not carried out, in words for the operator: what, where, and what to do about it.
+/// Why an instruction was not followed, in words for the operator: what, where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(pub String);
+pub enum Refused {
+    /// There is no such region or pool in the present config.
+    Unknown(String),
+    /// It contradicts the config file, or changes nothing.
+    Conflict(String),
+    /// The proxy is shutting down.
+    Leaving,
+}
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Unknown(what) | Self::Conflict(what) => f.write_str(what),
+            Self::Leaving => f.write_str("the proxy is shutting down"),
+        }
     }
 }
 

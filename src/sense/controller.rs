@@ -5,32 +5,13 @@ use super::grants::Grants;
 use crate::model::dice::Dice;
 use crate::model::event::{Actor, Event, EventKind};
 use crate::model::id::*;
+pub use crate::model::signal::Refused;
 use crate::model::signal::Signal;
 use crate::model::status::{ConfigStatus, Status};
 use crate::model::time::Moment;
 use crate::model::view::{Compiled, PoolView, Slot, State, TableView, View};
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
-
-/// Why an instruction was not followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// There is no such region or pool in the present config.
-    Unknown(String),
-    /// It contradicts the config file, or changes nothing.
-    Conflict(String),
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(what) | Self::Conflict(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for Refused {}
 
 /// What we believe about every pool and region.
 pub struct Controller {
