@@ -1,1 +1,69 @@
 //! The config file: raw, checked, compiled, watched.
+//!
+//! ```text
+//! text ─tree→ Node (where everything stands) ─read→ file::File (raw) ─validate→ Topology (checked) ─compile→ Compiled
+//! ```
+//!
+//! - [`tree`]: YAML with positions; duplicate keys, anchors, tabs.
+//! - [`read`]: tree to raw types through serde, going on past every mistake, so that one run tells all of them.
+//! - [`file`], [`value`]: the raw types and the notations.
+//! - [`validate`]: what belongs together, and what is lawful but dangerous. Only it sees raw types.
+//! - `later`: keys that this version does not act on yet.
+
+mod compile;
+pub mod file;
+mod later;
+pub mod problem;
+pub mod read;
+pub mod tree;
+pub mod validate;
+pub mod value;
+
+pub use compile::compile;
+pub use problem::{Problem, Problems};
+pub use validate::{Checked, Surroundings};
+
+use crate::model::view::{Compiled, Source};
+use std::path::Path;
+
+/// A config that may be used, where it came from, and what to look at in it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The config, and warnings.
+    pub checked: Checked,
+    /// The file and its text.
+    pub source: Source,
+}
+
+impl Loaded {
+    /// Makes it ready to be applied, as the `generation`th config of this process.
+    pub fn compile(self, generation: u64) -> Compiled {
+        compile(self.checked.topology, self.source, generation)
+    }
+}
+
+/// Reads and checks a file. Everything that is wrong comes at once.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let text = std::fs::read_to_string(path).map_err(|e| Problems::unreadable(path, &e))?;
+    parse(&text, path)
+}
+
+/// Checks a text as if it stood in this file.
+pub fn parse(text: &str, path: &Path) -> Result<Loaded, Problems> {
+    let checked = validate::check(text, &surroundings(path))?;
+    Ok(Loaded { checked, source: Source { path: path.to_owned(), text: text.into() } })
+}
+
+fn surroundings(path: &Path) -> Surroundings {
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Surroundings {
+        file: path.display().to_string().into(),
+        folder,
+        host: if host.trim().is_empty() { "edge".into() } else { host.trim().into() },
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! Keys that the contract has and this version does not: known to the reader and the schema, refused with that reason
+//! where somebody relies on them. Shorten the lists as things come to work.
+
+use super::problem::Path;
+use super::tree::{Node, Value};
+use super::validate::Checker;
+
+/// Refused: the operator would rely on something that does not happen. `*` stands for any name, `[]` for any item.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("fleet", "each edge stands alone; `fleet: null`"),
+    ("tracing", "requests carry traceparent on, but no spans are sent; `tracing: null`"),
+    ("services.*.pools.*.dns", "endpoints are addresses; list them under `endpoints:`"),
+    ("services.*.affinity", "requests are split by shares alone; `affinity: null`"),
+    ("routes.[].guards.[].mask", "a guard rejects the answer; `mask: false`"),
+    ("routes.[].degrade.[].spool", "writes that no region takes are refused; take this entry out"),
+    ("stale.persist", "copies are kept in memory; `persist: false`"),
+];
+
+/// Accepted with a warning: nothing breaks, but it does not happen yet.
+const INACTIVE: &[(&str, &str)] = &[
+    ("routes.[].guards", "answers are not checked yet"),
+    ("routes.[].degrade.[].stale", "no copies are kept yet; the next way in the list is taken"),
+    ("listeners.[].tls", "this listener is not opened yet"),
+    ("services.*.protocol=h2", "backends are spoken to in HTTP/1.1 for now"),
+    ("services.*.protocol=auto", "backends are spoken to in HTTP/1.1 for now"),
+    ("services.*.tls", "backends are spoken to without TLS for now"),
+];
+
+/// Finds both kinds in the tree.
+pub(super) fn check(checker: &mut Checker<'_>) {
+    for (pattern, instead) in UNSUPPORTED {
+        for path in matching(checker.tree, pattern) {
+            let name = pattern.rsplit('.').next().unwrap_or(pattern);
+            checker.error_at_key(&path, format!("`{name}` is not in this version yet: {instead}"));
+        }
+    }
+    for (pattern, what) in INACTIVE {
+        for path in matching(checker.tree, pattern) {
+            checker.warn(&path, format!("accepted, not yet active: {what}"));
+        }
+    }
+}
+
+/// The paths that a pattern matches and that ask for something: null and false do not.
+fn matching(root: &Node, pattern: &str) -> Vec<Path> {
+    let (pattern, value) = pattern.split_once('=').map_or((pattern, None), |(p, v)| (p, Some(v)));
+    let mut found = vec![(Path::default(), root)];
+    for part in pattern.split('.') {
+        found = found
+            .into_iter()
+            .flat_map(|(path, node)| -> Vec<(Path, &Node)> {
+                match &node.value {
+                    Value::List(items) if part == "[]" => items.iter().enumerate().map(|(i, n)| (path.at(i), n)).collect(),
+                    Value::Map(entries) if part != "[]" => {
+                        let fits = entries.iter().filter(|e| part == "*" || e.key == part);
+                        fits.map(|e| (path.key(&e.key), &e.node)).collect()
+                    }
+                    _ => vec![],
+                }
+            })
+            .collect();
+    }
+    let asks = |node: &Node| match &node.value {
+        _ if node.is_null() => false,
+        Value::Scalar { text, .. } => value.map_or(text != "false", |v| v == text),
+        Value::List(items) => !items.is_empty(),
+        Value::Map(_) => true,
+    };
+    found.into_iter().filter(|(_, node)| asks(node)).map(|(path, _)| path).collect()
+}
