@@ -86,7 +86,7 @@ impl Decoder {
     }
     /// Whether the whole body was read. True at once where there is none.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        matches!(self.state, State::Done | State::Length(0))
     }
     /// Bytes of the body given out so far.
     pub fn data(&self) -> u64 {

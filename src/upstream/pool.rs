@@ -1,0 +1,201 @@
+//! Idle connections of one worker thread.
+//!
+//! The one used last is used next: it is the likeliest to be alive and warm, and what is not needed
+//! grows old at the other end. Connections of another epoch are dropped, not used: the control side
+//! bumps the epoch when a pool trips, because a host that lost power leaves sockets that look healthy.
+
+use super::dial::{Dial, DialError, Target};
+use super::h1::Conn;
+use super::stream::Stream;
+use rustls::pki_types::ServerName;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Duration;
+use tokio::time::Instant;
+
+struct Idle {
+    stream: Stream,
+    epoch: u32,
+    since: Instant,
+    timeout: Duration,
+    name: Option<ServerName<'static>>,
+}
+
+impl Idle {
+    fn usable(&mut self, epoch: u32, now: Instant) -> bool {
+        self.epoch == epoch && now.duration_since(self.since) < self.timeout && self.stream.is_quiet()
+    }
+}
+
+/// How often connections were opened, reused and found dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Opened.
+    pub dialled: u64,
+    /// Could not be opened.
+    pub failed: u64,
+    /// Taken from the idle ones.
+    pub reused: u64,
+    /// Idle ones dropped: closed by the peer, with stray bytes, expired, of another epoch, or too many.
+    pub dropped: u64,
+}
+
+/// Idle connections of one worker thread, and the way to new ones.
+pub struct Pool {
+    dialler: Box<dyn Dial>,
+    idle: RefCell<HashMap<u64, Vec<Idle>, BuildHasherDefault<IdHasher>>>,
+    counts: Cell<Counts>,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(dialler: impl Dial + 'static) -> Self {
+        Self { dialler: Box::new(dialler), idle: RefCell::default(), counts: Cell::default() }
+    }
+
+    /// An idle connection, or a new one.
+    pub async fn checkout(&self, to: &Target) -> Result<Conn, DialError> {
+        match self.reuse(to) {
+            Some(conn) => Ok(conn),
+            None => self.dial(to).await,
+        }
+    }
+
+    /// An idle connection of the target's epoch that is still open and silent.
+    pub fn reuse(&self, to: &Target) -> Option<Conn> {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.get_mut(&to.id)?;
+        let now = Instant::now();
+        let name = to.tls.as_ref().map(|(_, n)| n);
+        let mut at = list.len();
+        while at > 0 {
+            at -= 1;
+            if list[at].epoch == to.epoch && list[at].name.as_ref() != name {
+                continue;
+            }
+            let mut found = list.remove(at);
+            if found.usable(to.epoch, now) {
+                self.count(|c| c.reused += 1);
+                return Some(Conn::new(found.stream, to, true));
+            }
+            self.count(|c| c.dropped += 1);
+        }
+        None
+    }
+
+    /// A new connection, even where idle ones wait: for the second try after a reused one was dead.
+    pub async fn dial(&self, to: &Target) -> Result<Conn, DialError> {
+        match self.dialler.dial(to).await {
+            Ok(stream) => {
+                self.count(|c| c.dialled += 1);
+                Ok(Conn::new(stream, to, false))
+            }
+            Err(e) => {
+                self.count(|c| c.failed += 1);
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes a connection back. It is kept if it can carry another request and there is room; else closed.
+    pub fn checkin(&self, conn: Conn) {
+        if !conn.is_reusable() {
+            return;
+        }
+        let (stream, home) = conn.into_idle();
+        self.keep(stream, home.id, home.epoch, home.idle.max, home.idle.timeout, home.name);
+    }
+
+    fn keep(&self, stream: Stream, id: u64, epoch: u32, max: usize, timeout: Duration, name: Option<ServerName<'static>>) {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.entry(id).or_default();
+        if list.len() >= max {
+            if max == 0 {
+                return;
+            }
+            list.remove(0);
+            self.count(|c| c.dropped += 1);
+        }
+        list.push(Idle { stream, epoch, since: Instant::now(), timeout, name });
+    }
+
+    /// Opens connections until `idle.warm` of them wait for the endpoint. Returns how many it opened.
+    pub async fn warm(&self, to: &Target) -> Result<usize, DialError> {
+        let mut opened = 0;
+        while self.fresh(to) < to.idle.warm.min(to.idle.max) {
+            let conn = self.dial(to).await?;
+            let (stream, home) = conn.into_idle();
+            self.keep(stream, home.id, home.epoch, home.idle.max, home.idle.timeout, home.name);
+            opened += 1;
+        }
+        Ok(opened)
+    }
+
+    /// Closes what has expired, was closed by the peer, or speaks unasked. To be called about once a second.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.retain_idle(|_, i| {
+            let epoch = i.epoch;
+            i.usable(epoch, now)
+        });
+    }
+
+    /// Closes every idle connection of an endpoint.
+    pub fn drop_endpoint(&self, id: u64) {
+        self.retain(|other, _| other != id);
+    }
+
+    /// Keeps only idle connections for which `keep(endpoint id, epoch)` holds: after a new picture, those of
+    /// endpoints that still exist, under the epoch their pool has now.
+    pub fn retain(&self, keep: impl Fn(u64, u32) -> bool) {
+        self.retain_idle(|id, i| keep(id, i.epoch));
+    }
+
+    /// Idle connections to an endpoint.
+    pub fn idle(&self, id: u64) -> usize {
+        self.idle.borrow().get(&id).map_or(0, Vec::len)
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
+    fn fresh(&self, to: &Target) -> usize {
+        self.idle.borrow().get(&to.id).map_or(0, |l| l.iter().filter(|i| i.epoch == to.epoch).count())
+    }
+
+    fn retain_idle(&self, mut keep: impl FnMut(u64, &mut Idle) -> bool) {
+        let mut dropped = 0;
+        self.idle.borrow_mut().retain(|id, list| {
+            let before = list.len();
+            list.retain_mut(|i| keep(*id, i));
+            dropped += (before - list.len()) as u64;
+            !list.is_empty()
+        });
+        self.count(|c| c.dropped += dropped);
+    }
+
+    fn count(&self, f: impl FnOnce(&mut Counts)) {
+        let mut c = self.counts.get();
+        f(&mut c);
+        self.counts.set(c);
+    }
+}
+
+/// Endpoint ids are made by us, so a keyed hash buys nothing.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(self.0 ^ u64::from(*b)));
+    }
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+}
