@@ -17,5 +17,6 @@ pub mod choose;
 pub mod classify;
 pub mod eject;
 pub mod fallback;
+pub mod guard;
 pub mod lastgood;
 pub mod route;
