@@ -23,8 +23,8 @@ pub enum Message {
     Rejected(Vec<String>),
     /// How do things stand?
     Status(oneshot::Sender<Status>),
-    /// The process is leaving; answered when overrides are on disk.
-    Stop(oneshot::Sender<()>),
+    /// The process is leaving; answered when that is on record and overrides are on disk.
+    Leaving(oneshot::Sender<()>),
 }
 
 /// How many events a slow reader of the event stream may be behind before it misses some.
@@ -64,9 +64,9 @@ impl Inbox {
     pub async fn status(&self) -> Option<Status> {
         self.ask(Message::Status).await
     }
-    /// The process is leaving.
-    pub async fn stop(&self) {
-        let _ = self.ask(Message::Stop).await;
+    /// The process is leaving. Ready when that is on record and overrides are on disk.
+    pub async fn leaving(&self) {
+        let _ = self.ask(Message::Leaving).await;
     }
     /// Every event from now on. A reader that falls behind misses events ([`broadcast::error::RecvError::Lagged`]
     /// tells how many); it never holds up the control task.
