@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("whatif", &["model", "sense", "steer", "report"]),
     ("http1", &["model"]),
     ("clock", &["model"]),
-    ("live", &["model"]),
+    ("live", &["model", "clock"]),
     ("logging", &["model", "clock", "live"]),
     ("upstream", &["model", "live", "clock", "http1"]),
     ("edge", &["model", "steer", "live", "upstream", "clock", "http1", "logging"]),

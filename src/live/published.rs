@@ -4,6 +4,7 @@ use super::Cells;
 use crate::model::view::View;
 use arc_swap::{ArcSwap, Guard};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What a request works with: what it may know, and where it counts. The indexes of both belong together.
 #[derive(Debug)]
@@ -16,25 +17,33 @@ pub struct Picture {
 
 /// Holds the newest picture. Readers never wait, nor do they make the writer wait.
 #[derive(Debug)]
-pub struct Published(ArcSwap<Picture>);
+pub struct Published {
+    newest: ArcSwap<Picture>,
+    changes: watch::Sender<()>,
+}
 
 impl Published {
     /// Begins with this picture.
     pub fn new(first: Arc<Picture>) -> Self {
-        Self(ArcSwap::new(first))
+        Self { newest: ArcSwap::new(first), changes: watch::Sender::new(()) }
     }
     /// The newest picture for a moment: cheap, not to be held across an await.
     #[inline]
     pub fn load(&self) -> Guard<Arc<Picture>> {
-        self.0.load()
+        self.newest.load()
     }
     /// The newest picture, to keep for the life of a request.
     #[inline]
     pub fn load_full(&self) -> Arc<Picture> {
-        self.0.load_full()
+        self.newest.load_full()
     }
     /// Replaces it. Only the control task does.
     pub fn store(&self, next: Arc<Picture>) {
-        self.0.store(next);
+        self.newest.store(next);
+        self.changes.send_replace(());
+    }
+    /// Wakes whenever the picture changes: for few that live long (the prober), never for requests.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 }
