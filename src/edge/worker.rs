@@ -1,0 +1,255 @@
+//! The threads that serve clients.
+//!
+//! Every worker is one operating-system thread with a single-threaded runtime, its own connections to endpoints and its own
+//! dice: a request never waits for another thread. A client's connection stays with the worker that accepted it.
+//!
+//! Leaving: [`Edge::drain`] closes the listeners and tells every connection; idle ones close, busy ones finish their request
+//! and say `Connection: close`. [`Edge::drained`] waits for them, [`Edge::stop`] does not.
+
+use super::clients::Clients;
+use super::listener::{Accept, Door, Listeners, REST, judge};
+use super::upload::ReplayStore;
+use super::{access, connection};
+use crate::clock;
+use crate::live::{Beats, Published};
+use crate::model::dice::Dice;
+use crate::upstream;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Waker;
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+
+/// What the request side needs from the rest of the process.
+#[derive(Clone)]
+pub struct Setup {
+    /// The newest picture.
+    pub published: Arc<Published>,
+    /// Where workers show that they are alive, one place each.
+    pub beats: Arc<Beats>,
+    /// Where records of requests go.
+    pub access: Arc<access::Log>,
+}
+
+/// The request side of the process.
+pub struct Edge {
+    listeners: Arc<Listeners>,
+    phase: watch::Sender<Phase>,
+    connections: Arc<AtomicUsize>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Phase {
+    Serve,
+    Drain,
+    Stop,
+}
+
+impl Edge {
+    /// Start so many workers; they accept wherever [`Edge::listeners`] says.
+    pub fn start(setup: &Setup, threads: usize) -> std::io::Result<Self> {
+        let (listeners, connections, shared) = (Listeners::new(), Arc::default(), Shared::default());
+        let (phase, _) = watch::channel(Phase::Serve);
+        let mut edge = Self { listeners, phase, connections, threads: Vec::new() };
+        for index in 0..threads {
+            let (setup, shared, doors, phase) = (setup.clone(), shared.clone(), edge.listeners.subscribe(), edge.phase.subscribe());
+            let connections = edge.connections.clone();
+            let run = move || Worker::run(index, setup, shared, connections, doors, phase);
+            edge.threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
+        }
+        Ok(edge)
+    }
+
+    /// The listening sockets.
+    pub fn listeners(&self) -> &Arc<Listeners> {
+        &self.listeners
+    }
+
+    /// Clients connected now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// Stop accepting, close idle connections, let requests in flight come to their end.
+    pub fn drain(&self) {
+        self.listeners.close();
+        self.phase.send_replace(Phase::Drain);
+    }
+
+    /// Ready once no client is connected any more.
+    pub async fn drained(&self) {
+        // Looked at rather than told: connections end on other threads, and nobody is in a hurry here.
+        while self.connections() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    /// End all workers now, with whatever they are doing.
+    pub fn stop(mut self) {
+        self.listeners.close();
+        self.phase.send_replace(Phase::Stop);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What all workers share.
+#[derive(Clone, Default)]
+struct Shared {
+    clients: Arc<Clients>,
+    replay: Arc<ReplayStore>,
+}
+
+/// One worker thread, as its connections see it.
+pub(crate) struct Worker {
+    pub(crate) published: Arc<Published>,
+    pub(crate) upstream: upstream::Pool,
+    pub(crate) dice: RefCell<Dice>,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) replay: Arc<ReplayStore>,
+    pub(crate) access: Arc<access::Log>,
+    draining: Cell<bool>,
+    present: RefCell<Present>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    /// A worker without a thread of its own, for tests that hold the runtime themselves.
+    pub(crate) fn new(setup: &Setup, connections: Arc<AtomicUsize>) -> Self {
+        Self::with(setup, &Shared::default(), connections)
+    }
+
+    fn with(setup: &Setup, shared: &Shared, connections: Arc<AtomicUsize>) -> Self {
+        Self {
+            published: setup.published.clone(),
+            upstream: upstream::Pool::new(),
+            dice: RefCell::new(clock::dice()),
+            clients: shared.clients.clone(),
+            replay: shared.replay.clone(),
+            access: setup.access.clone(),
+            draining: Cell::new(false),
+            present: RefCell::default(),
+            connections,
+        }
+    }
+
+    fn run(
+        index: usize,
+        setup: Setup,
+        shared: Shared,
+        connections: Arc<AtomicUsize>,
+        doors: tokio::sync::mpsc::UnboundedReceiver<Arc<Door>>,
+        phase: watch::Receiver<Phase>,
+    ) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(e) => return tracing::error!("worker {index} cannot start: {e}"),
+        };
+        let beats = setup.beats.clone();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let worker = Rc::new(Self::with(&setup, &shared, connections));
+            spawn_local({
+                let beats = beats.clone();
+                async move { beats.keep(index).await }
+            });
+            spawn_local(accept_all(worker.clone(), doors));
+            worker.follow(phase).await;
+        });
+        beats.gone(index);
+    }
+
+    /// Wake connections when the process is to leave; ready when it is to stop.
+    async fn follow(&self, mut phase: watch::Receiver<Phase>) {
+        loop {
+            let now = *phase.borrow_and_update();
+            if now >= Phase::Drain && !self.draining.replace(true) {
+                self.present.borrow().wakers.iter().flatten().for_each(Waker::wake_by_ref);
+            }
+            if now == Phase::Stop || phase.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether connections are to close as soon as they have nothing to do.
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Enter a connection's task, to be woken when the worker drains.
+    pub(crate) fn enter(self: &Rc<Self>, waker: Waker) -> Presence {
+        let mut present = self.present.borrow_mut();
+        let place = present.free.pop().unwrap_or_else(|| {
+            present.wakers.push(None);
+            present.wakers.len() - 1
+        });
+        present.wakers[place] = Some(waker);
+        self.connections.fetch_add(1, Relaxed);
+        Presence { worker: self.clone(), place }
+    }
+}
+
+/// The tasks of a worker's connections.
+#[derive(Default)]
+struct Present {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+/// A connection of a worker; leaves when dropped.
+pub(crate) struct Presence {
+    worker: Rc<Worker>,
+    place: usize,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut present = self.worker.present.borrow_mut();
+        present.wakers[self.place] = None;
+        present.free.push(self.place);
+        self.worker.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Accept at every door there is and comes to be.
+async fn accept_all(worker: Rc<Worker>, mut doors: tokio::sync::mpsc::UnboundedReceiver<Arc<Door>>) {
+    while let Some(door) = doors.recv().await {
+        spawn_local(accept(worker.clone(), door));
+    }
+}
+
+async fn accept(worker: Rc<Worker>, door: Arc<Door>) {
+    let listener = match door.listener() {
+        Ok(listener) => listener,
+        Err(e) => return tracing::error!("listener {}: a worker cannot accept there: {e}", door.address),
+    };
+    loop {
+        let next = async {
+            let permit = door.permits.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
+            () = door.closed() => return,
+        };
+        match (permit, accepted) {
+            (Ok(permit), Ok((socket, peer))) => {
+                let guest = connection::Guest::new(peer.ip(), door.settings());
+                let place = connection::Place::new(&door, permit);
+                spawn_local(connection::serve(worker.clone(), socket, guest, place));
+                // Let the other workers have theirs: a burst is shared out better one at a time.
+                tokio::task::yield_now().await;
+            }
+            (Err(_), _) => return,
+            (_, Err(e)) if judge(&e) == Accept::Rest => {
+                tracing::warn!("listener {}: accepting rests for {} ms: {e}", door.address, REST.as_millis());
+                tokio::time::sleep(REST).await;
+            }
+            (_, Err(_)) => {}
+        }
+    }
+}
