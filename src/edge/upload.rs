@@ -9,6 +9,7 @@
 //! A client that is waited for must send something, and on average `body_min_rate`, in every `body_timeout`.
 
 use super::downstream::Downstream;
+use crate::clock;
 use crate::http1::{BodyError, Head, Piece};
 use crate::model::time::{Duration, Moment};
 use crate::model::topology::Limits;
@@ -41,13 +42,8 @@ pub(crate) struct ReplayStore(AtomicUsize);
 /// What comes next for an attempt.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
-    /// A piece; `last`: nothing but the end follows.
-    Data {
-        /// The bytes.
-        data: Bytes,
-        /// Whether it is known to be the last one.
-        last: bool,
-    },
+    /// A piece.
+    Data(Bytes),
     /// The end.
     End(Option<Arc<Head>>),
 }
@@ -125,12 +121,11 @@ impl Upload {
     }
 
     /// What part `at` (counted from 0) is; reads from the client where it is not here yet. `Part::End` has no number of its own.
-    pub(crate) fn poll(&mut self, at: usize, down: &mut Downstream<'_>, now: impl Fn() -> Moment, cx: &mut Context<'_>) -> Poll<Result<Part, Fault>> {
+    pub(crate) fn poll(&mut self, at: usize, down: &mut Downstream<'_>, cx: &mut Context<'_>) -> Poll<Result<Part, Fault>> {
         debug_assert!(at >= self.first, "part {at} of the body is gone");
         loop {
             if let Some(data) = self.pieces.get(at - self.first) {
-                let last = self.end.as_ref().is_some_and(Option::is_none) && at + 1 - self.first == self.pieces.len();
-                return Poll::Ready(Ok(Part::Data { data: data.clone(), last }));
+                return Poll::Ready(Ok(Part::Data(data.clone())));
             }
             if let Some(end) = &self.end {
                 return Poll::Ready(Ok(Part::End(end.clone())));
@@ -140,7 +135,7 @@ impl Upload {
             }
             let read = down.poll_body(cx);
             if read.is_pending() && self.window.is_none() {
-                self.window = Some(Window { until: now() + self.bounds.timeout, bytes: 0 });
+                self.window = Some(Window { until: clock::now() + self.bounds.timeout, bytes: 0 });
             }
             self.take(ready!(read), down);
         }

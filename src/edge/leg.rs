@@ -1,0 +1,286 @@
+//! One attempt at one endpoint: from the connection to the head of its answer.
+//!
+//! ```text
+//! reuse or dial ─▶ head and body go out ─▶ [last byte held until the rest is acknowledged] ─▶ handed over ─▶ answer's head
+//! ```
+//!
+//! | clock | from | then |
+//! |---|---|---|
+//! | `overdue_at`, `late_at` | the start, or the hand-over of a body that streams | the pool's gauges know |
+//! | `timeout` | likewise, and whenever the endpoint takes nothing more of a body | `Timeout` |
+//!
+//! A client that is slow to send its body is not the endpoint's fault: while more of the body is waited for, no clock runs here.
+//!
+//! A kept connection that ends without a byte of an answer was most likely closed while our request was on its way. What is safe to
+//! repeat is repeated at once on a fresh connection to the same endpoint; that is not held against anybody.
+
+use super::downstream::Downstream;
+use super::upload::{Fault, Part, Upload};
+use crate::clock;
+use crate::http1::{BodyFraming, ResponseHead};
+use crate::live::Flight;
+use crate::model::outcome::{Outcome, Sent};
+use crate::model::time::{Duration, Moment};
+use crate::steer::attempt::Try;
+use crate::upstream::{Begin, Conn, DialError, Event, Failure, Pool, Target};
+use bytes::BytesMut;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// How often the kernel is asked whether the peer has acknowledged everything but the held byte.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What an attempt sends; encoded anew for each.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) head: BytesMut,
+    pub(crate) framing: BodyFraming,
+    pub(crate) is_head: bool,
+    pub(crate) upgrade: bool,
+    /// Keep the last byte back until the rest is acknowledged.
+    pub(crate) hold: bool,
+    /// What it is worth to repeat on a fresh connection after this much was sent on a dead one.
+    pub(crate) again: [bool; 3],
+}
+
+/// What happened to an attempt.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// The final answer's head.
+    Head(Box<ResponseHead>),
+    /// An interim answer to pass on.
+    Interim(Box<ResponseHead>),
+    /// The kept connection was dead: [`Leg::again`] begins anew on a fresh one.
+    Stale,
+    /// It failed.
+    Failed(Outcome),
+    /// The client did not keep what its request promised.
+    Client(Fault),
+}
+
+type Dialling<'p> = Pin<Box<dyn Future<Output = Result<Conn, DialError>> + 'p>>;
+
+enum Link<'p> {
+    Dialling(Dialling<'p>),
+    Up(Conn),
+}
+
+/// One attempt.
+pub(crate) struct Leg<'p> {
+    pub(crate) plan: Try,
+    pub(crate) flight: Flight<'p>,
+    pool: &'p Pool,
+    target: Target,
+    link: Link<'p>,
+    message: Message,
+    /// It may begin again on a fresh connection.
+    again: bool,
+    /// The part of the body to send next.
+    next: usize,
+    /// Since when the endpoint alone is waited for.
+    since: Option<Moment>,
+    /// Since when it has taken nothing of the body, or has not acknowledged it.
+    stuck: Option<Moment>,
+    marked: (bool, bool),
+    look: Moment,
+}
+
+impl<'p> Leg<'p> {
+    pub(crate) fn start(plan: Try, flight: Flight<'p>, pool: &'p Pool, target: Target, message: Message, body: bool) -> Self {
+        let since = (!body).then(|| flight.began());
+        let mut leg = Self {
+            plan,
+            flight,
+            pool,
+            link: Link::Dialling(Box::pin(std::future::pending())),
+            target,
+            message,
+            again: plan.id == 0,
+            next: 0,
+            since,
+            stuck: None,
+            marked: (false, false),
+            look: Moment::FAR,
+        };
+        match pool.reuse(&leg.target) {
+            Some(conn) => leg.up(conn),
+            None => leg.link = leg.dial(),
+        }
+        leg
+    }
+
+    fn dial(&self) -> Link<'p> {
+        let (pool, target) = (self.pool, self.target.clone());
+        Link::Dialling(Box::pin(async move { pool.dial(&target).await }))
+    }
+
+    fn up(&mut self, mut conn: Conn) {
+        let m = &mut self.message;
+        let head = std::mem::take(&mut m.head);
+        conn.begin(Begin { head, framing: m.framing, is_head: m.is_head, upgrade: m.upgrade, hold: m.hold });
+        self.link = Link::Up(conn);
+    }
+
+    /// How much of the request the endpoint may have seen.
+    pub(crate) fn sent(&self) -> Sent {
+        match &self.link {
+            Link::Dialling(_) => Sent::Nothing,
+            Link::Up(conn) => conn.sent(),
+        }
+    }
+
+    /// Take it apart: the attempt in the gauges, and the connection with the number of the body's part that is sent next.
+    pub(crate) fn into_parts(self) -> (Flight<'p>, Option<(Conn, usize)>) {
+        match self.link {
+            Link::Up(conn) => (self.flight, Some((conn, self.next))),
+            Link::Dialling(_) => (self.flight, None),
+        }
+    }
+
+    /// Go on until something happened that somebody must know.
+    pub(crate) fn poll(&mut self, upload: &mut Upload, down: &mut Downstream<'_>, cx: &mut Context<'_>) -> Poll<Turn> {
+        loop {
+            if let Link::Dialling(dialling) = &mut self.link {
+                match ready!(dialling.as_mut().poll(cx)) {
+                    Ok(conn) => self.up(conn),
+                    Err(_) => return Poll::Ready(Turn::Failed(Outcome::Connect)),
+                }
+            }
+            let Link::Up(conn) = &mut self.link else { continue };
+            if let Err(fault) = feed(conn, &mut self.next, upload, down, cx) {
+                return Poll::Ready(Turn::Client(fault));
+            }
+            match conn.poll_event(cx) {
+                Poll::Pending => {
+                    self.watch(upload);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(Event::Flushed)) => self.acknowledged(),
+                Poll::Ready(Ok(Event::Heard)) => self.flight.heard(clock::now()),
+                Poll::Ready(Ok(Event::Interim(head))) => {
+                    self.flight.heard(clock::now());
+                    // 100 is between neighbours: we told the client ourselves when we began to read its body.
+                    if head.status != 100 {
+                        return Poll::Ready(Turn::Interim(head));
+                    }
+                }
+                Poll::Ready(Ok(Event::Head(head))) => {
+                    self.flight.first_byte(clock::now());
+                    return Poll::Ready(Turn::Head(head));
+                }
+                Poll::Ready(Ok(Event::Data(_) | Event::End(_))) => return Poll::Ready(Turn::Failed(Outcome::Reset)),
+                Poll::Ready(Err(why)) => {
+                    let stale = self.stale(&why, upload);
+                    return Poll::Ready(if stale { Turn::Stale } else { Turn::Failed(Outcome::Reset) });
+                }
+            }
+        }
+    }
+
+    /// Let the held byte go once the peer's kernel has everything before it.
+    fn acknowledged(&mut self) {
+        let Link::Up(conn) = &mut self.link else { return };
+        if !conn.is_held() {
+            return;
+        }
+        // No TCP below, or a broken connection: nothing to be learnt by waiting.
+        if conn.delivery().is_none_or(|d| d.complete()) {
+            (self.look, self.stuck) = (Moment::FAR, None);
+            conn.release();
+        } else {
+            self.look = clock::now() + LOOK;
+        }
+    }
+
+    /// Nothing moves just now: whom is it that we wait for?
+    fn watch(&mut self, upload: &mut Upload) {
+        let Link::Up(conn) = &mut self.link else { return };
+        if self.since.is_some() {
+            return;
+        }
+        if conn.sent() == Sent::Complete {
+            (self.since, self.stuck) = (Some(clock::now()), None);
+        } else if conn.backlog() > 0 || conn.is_held() {
+            upload.pause();
+            self.stuck.get_or_insert_with(clock::now);
+        } else {
+            self.stuck = None;
+        }
+    }
+
+    fn stale(&mut self, why: &Failure, upload: &Upload) -> bool {
+        let Link::Up(conn) = &self.link else { return false };
+        let dead = matches!(why, Failure::Closed | Failure::Broken(_)) && conn.is_reused() && !conn.heard();
+        dead && upload.whole() && self.message.again[conn.sent() as usize] && std::mem::take(&mut self.again)
+    }
+
+    /// Begin again on a fresh connection.
+    pub(crate) fn again(&mut self, head: BytesMut) {
+        self.message.head = head;
+        self.next = 0;
+        self.link = self.dial();
+    }
+
+    /// When [`Leg::on_time`] wants to be asked.
+    pub(crate) fn due(&self) -> Moment {
+        let stuck = self.stuck.map_or(Moment::FAR, |s| s + self.plan.timeout);
+        let Some(since) = self.since else { return stuck.min(self.look) };
+        let mark = match self.marked {
+            (false, _) => since + self.overdue_after(),
+            (true, false) => since + self.late_after(),
+            _ => Moment::FAR,
+        };
+        mark.min(since + self.plan.timeout)
+    }
+
+    fn overdue_after(&self) -> Duration {
+        self.plan.overdue_at.since(self.flight.began())
+    }
+    fn late_after(&self) -> Duration {
+        self.plan.late_at.since(self.flight.began())
+    }
+
+    /// Time has passed: set the marks. `Some`: it took too long.
+    pub(crate) fn on_time(&mut self, now: Moment) -> Option<Outcome> {
+        if now >= self.look {
+            self.look = Moment::FAR;
+            self.acknowledged();
+        }
+        if let Some(since) = self.since {
+            let waited = now.since(since);
+            if !self.marked.0 && waited >= self.overdue_after() {
+                self.marked.0 = true;
+                self.flight.overdue();
+            }
+            if !self.marked.1 && waited >= self.late_after() {
+                self.marked.1 = true;
+                self.flight.late();
+            }
+            return (waited >= self.plan.timeout).then_some(Outcome::Timeout);
+        }
+        self.stuck.is_some_and(|s| now.since(s) >= self.plan.timeout).then_some(Outcome::Timeout)
+    }
+
+    /// Whether it has waited longer than is normal.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.marked.0 || self.stuck.is_some()
+    }
+}
+
+/// Hand a connection as much of the request's body as it wants; `next`: the part to send next.
+pub(crate) fn feed(conn: &mut Conn, next: &mut usize, upload: &mut Upload, down: &mut Downstream<'_>, cx: &mut Context<'_>) -> Result<(), Fault> {
+    while conn.wants_body() {
+        match upload.poll(*next, down, cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Err(fault)) => return Err(fault),
+            Poll::Ready(Ok(Part::Data(data))) => {
+                *next += 1;
+                conn.push(data).map_err(Fault::Malformed)?;
+                upload.sent(*next);
+            }
+            Poll::Ready(Ok(Part::End(trailers))) => conn.finish(trailers.as_deref()).map_err(Fault::Malformed)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! An answer on its way to the client, the rest of the request's body on its way to the endpoint, and tunnels.
+//!
+//! Neither side is ever read faster than the other one takes it: at most [`Downstream::full`] and one read lie between them.
+//! A head waits for the beginning of its body only if that was read together with it. What breaks off is never made to look whole:
+//! the client's connection is cut before the answer's end.
+//!
+//! One clock: when nothing has moved for the route's `idle_timeout`, whoever was waited for has had its time.
+
+use super::alarm::Alarm;
+use super::downstream::{Downstream, Ending};
+use super::leg::feed;
+use super::upload::Upload;
+use crate::clock;
+use crate::live::Flight;
+use crate::model::time::{Duration, Moment};
+use crate::upstream::{Conn, Event, Pool, Stream};
+use bytes::{Buf, Bytes, BytesMut};
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+/// Bytes a tunnel holds in each direction.
+const TUNNEL: usize = 16 << 10;
+
+/// Whose fault it was that an answer did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    Nobody,
+    Backend,
+    Client,
+}
+
+/// How passing an answer on ended.
+#[derive(Debug)]
+pub(super) struct Relayed {
+    pub(super) ending: Ending,
+    pub(super) blame: Blame,
+    /// Body bytes handed to the client's side.
+    pub(super) sent: u64,
+    pub(super) why: Option<&'static str>,
+}
+
+/// What an answer passes through.
+pub(super) struct Way<'a, 'c, 'p> {
+    pub(super) down: &'a mut Downstream<'c>,
+    pub(super) upload: &'a mut Upload,
+    pub(super) alarm: &'a mut Alarm,
+    pub(super) idle: Duration,
+    pub(super) flight: Option<&'a mut Flight<'p>>,
+}
+
+impl Way<'_, '_, '_> {
+    fn heard(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.heard(clock::now());
+        }
+    }
+}
+
+/// Pass on an answer whose head is queued already. The connection goes back to its pool as soon as it is free.
+pub(super) async fn answer(mut way: Way<'_, '_, '_>, conn: Conn, mut next: usize, pool: &Pool) -> Relayed {
+    let (mut conn, mut sent, mut moved, mut until) = (Some(conn), 0, true, Moment::FAR);
+    let end = |ending, blame, why| Poll::Ready((ending, blame, why));
+    let (ending, blame, why) = poll_fn(|cx| {
+        loop {
+            if let Some(up) = &mut conn {
+                // Its upload is the client's part of the exchange; what is wrong with it ends both directions.
+                if feed(up, &mut next, way.upload, way.down, cx).is_err() {
+                    return end(Ending::Truncated, Blame::Client, Some("the request body broke off"));
+                }
+                let turn = if way.down.full() { up.poll_send(cx).map(|()| Ok(Event::Flushed)) } else { up.poll_event(cx) };
+                match turn {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(Event::Data(data))) => {
+                        sent += data.len() as u64;
+                        moved = true;
+                        if way.down.push(data).is_err() {
+                            return end(Ending::Truncated, Blame::Backend, Some("the answer is longer than it said"));
+                        }
+                        continue;
+                    }
+                    Poll::Ready(Ok(Event::End(trailers))) => {
+                        moved = true;
+                        if way.down.end(trailers.as_deref()).is_err() {
+                            return end(Ending::Truncated, Blame::Backend, Some("the answer is shorter than it said"));
+                        }
+                        if let Some(up) = conn.take() {
+                            pool.checkin(up);
+                        }
+                        way.heard();
+                    }
+                    Poll::Ready(Ok(_)) if way.down.full() => {}
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Ready(Err(_)) => {
+                        // What came before the break is worth having.
+                        let _ = way.down.poll_flush(cx);
+                        return end(Ending::Truncated, Blame::Backend, Some("the answer broke off"));
+                    }
+                }
+            }
+            let was_full = way.down.full();
+            match way.down.poll_flush(cx) {
+                Poll::Ready(Err(_)) => return end(Ending::Broken, Blame::Client, Some("the client went away")),
+                Poll::Ready(Ok(())) if conn.is_none() => return end(Ending::Told, Blame::Nobody, None),
+                Poll::Ready(Ok(())) if was_full => {
+                    moved = true;
+                    continue;
+                }
+                Poll::Ready(Ok(())) => {}
+                // Room for more is enough to go on reading; the rest is flushed beside it.
+                Poll::Pending if was_full && !way.down.full() => {
+                    moved = true;
+                    continue;
+                }
+                Poll::Pending => {}
+            }
+            if way.upload.complete() && way.down.poll_gone(cx).is_ready() {
+                return end(Ending::Broken, Blame::Client, Some("the client went away"));
+            }
+            if std::mem::take(&mut moved) {
+                way.heard();
+                until = clock::now() + way.idle;
+            }
+            ready!(way.alarm.poll(cx, until));
+            return if way.down.idle() {
+                end(Ending::Truncated, Blame::Backend, Some("the answer stalled"))
+            } else {
+                end(Ending::Broken, Blame::Client, Some("the client stopped reading"))
+            };
+        }
+    })
+    .await;
+    Relayed { ending, blame, sent, why }
+}
+
+/// Carry bytes both ways after 101, until both sides have ended, one broke, or nothing moved for the idle time.
+pub(super) async fn tunnel(mut way: Way<'_, '_, '_>, conn: Conn) -> Relayed {
+    let (mut up, first) = conn.into_upgraded();
+    let mut sent = first.len() as u64;
+    way.down.push_raw(first);
+    let (mut out, mut in_ended, mut out_ended) = (BytesMut::new(), false, false);
+    let (mut moved, mut until) = (true, Moment::FAR);
+    let done = poll_fn(|cx| {
+        loop {
+            let mut turned = false;
+            // Endpoint to client.
+            match way.down.poll_flush(cx) {
+                Poll::Ready(Ok(())) if !in_ended => {
+                    let mut buf = BytesMut::with_capacity(TUNNEL);
+                    match pin!(up.read_buf(&mut buf)).poll(cx) {
+                        Poll::Ready(Ok(0)) => {
+                            in_ended = true;
+                            let _ = way.down.poll_end_raw(cx);
+                            turned = true;
+                        }
+                        Poll::Ready(Ok(n)) => {
+                            sent += n as u64;
+                            way.down.push_raw(buf.freeze());
+                            turned = true;
+                        }
+                        Poll::Ready(Err(_)) => return Poll::Ready(()),
+                        Poll::Pending => {}
+                    }
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                _ => {}
+            }
+            // Client to endpoint.
+            match write_out(&mut up, &mut out, cx) {
+                Poll::Ready(Ok(())) if !out_ended => match way.down.poll_raw(cx) {
+                    Poll::Ready(Ok(data)) if data.is_empty() => {
+                        out_ended = true;
+                        let _ = Pin::new(&mut up).poll_shutdown(cx);
+                        turned = true;
+                    }
+                    Poll::Ready(Ok(data)) => {
+                        out = data;
+                        turned = true;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => {}
+                },
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                _ => {}
+            }
+            if in_ended && out_ended {
+                return Poll::Ready(());
+            }
+            moved |= turned;
+            if !turned {
+                break;
+            }
+        }
+        if std::mem::take(&mut moved) {
+            way.heard();
+            until = clock::now() + way.idle;
+        }
+        way.alarm.poll(cx, until)
+    })
+    .await;
+    let () = done;
+    Relayed { ending: Ending::Broken, blame: Blame::Nobody, sent, why: None }
+}
+
+fn write_out(up: &mut Stream, out: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while !out.is_empty() {
+        match ready!(Pin::new(&mut *up).poll_write(cx, out))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            n => out.advance(n),
+        }
+    }
+    Pin::new(up).poll_flush(cx)
+}
