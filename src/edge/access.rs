@@ -3,6 +3,12 @@
 //! A request hands its record to a bounded channel and goes on; somebody else formats and writes it. When that somebody
 //! is slow, records are dropped and counted: a log never holds up an answer.
 
+use super::answer::Reply;
+use super::connection::Guest;
+use super::exchange::{Exchange, Told};
+use super::worker::Worker;
+use crate::http1::RequestHead;
+use crate::live::Picture;
 use crate::model::outcome::RequestOutcome;
 use crate::model::time::{Duration, Moment};
 use bytes::Bytes;
@@ -78,5 +84,83 @@ impl Log {
     /// Records dropped so far because nobody took them in time.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
+    }
+}
+
+/// Whether this request is one of those that are written down: all that failed, and the sampled part of the others.
+fn wanted(worker: &Worker, picture: &Picture, outcome: RequestOutcome) -> bool {
+    let Some(log) = &picture.view.topology().logging.access else { return false };
+    log.sample >= 1.0 || !matches!(outcome, RequestOutcome::Ok | RequestOutcome::ClientError) || worker.dice.borrow_mut().chance(log.sample)
+}
+
+/// A request that no route took.
+pub(super) fn refused(worker: &Worker, guest: &Guest, request: &RequestHead, reply: &Reply, protocol: &'static str, began: Moment) {
+    let picture = worker.published.load();
+    if !wanted(worker, &picture, reply.outcome) {
+        return;
+    }
+    let took = crate::clock::now().since(began);
+    let record = Record {
+        status: reply.status,
+        outcome: reply.outcome,
+        sent: reply.body.len() as u64,
+        first_byte: Some(took),
+        why: reply.why,
+        ..blank(guest, request, protocol, began, took)
+    };
+    worker.access.put(record);
+}
+
+/// A request that took its route.
+pub(super) fn finished(x: &Exchange<'_>, told: &Told, now: Moment) {
+    let (worker, guest, request, picture) = x.parties();
+    if !wanted(worker, picture, told.outcome) {
+        return;
+    }
+    let (began, attempts, ids) = x.tallies();
+    let topology = picture.view.topology();
+    let region = told.answered_by.map(|plan| topology.regions[topology.pools[plan.pool.at()].region.at()].name.clone());
+    let own_id = request.head.get("x-request-id").map(Bytes::copy_from_slice);
+    worker.access.put(Record {
+        route: Some(x.route.name.clone()),
+        status: told.status,
+        outcome: told.outcome,
+        region,
+        endpoint: told.answered_by.map(|plan| topology.endpoints[plan.endpoint.at()].name.clone()),
+        attempts,
+        received: x.upload.received,
+        sent: told.sent,
+        first_byte: told.first_byte.map(|at| at.since(began)),
+        id: own_id.unwrap_or_else(|| Bytes::copy_from_slice(ids.request().as_bytes())),
+        why: told.why,
+        ..blank(guest, request, x.down.protocol(), began, now.since(began))
+    });
+}
+
+fn blank(guest: &Guest, request: &RequestHead, protocol: &'static str, at: Moment, took: Duration) -> Record {
+    let mut target = request.path().to_owned();
+    if let Some(query) = request.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    Record {
+        at,
+        client: guest.address,
+        protocol,
+        method: Bytes::copy_from_slice(request.method_text().as_bytes()),
+        host: Bytes::copy_from_slice(request.authority().as_bytes()),
+        target: target.into(),
+        route: None,
+        status: 0,
+        outcome: RequestOutcome::ClientError,
+        region: None,
+        endpoint: None,
+        attempts: 0,
+        received: 0,
+        sent: 0,
+        first_byte: None,
+        took,
+        id: Bytes::new(),
+        why: None,
     }
 }

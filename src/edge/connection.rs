@@ -99,7 +99,11 @@ pub(super) async fn serve(worker: Rc<Worker>, tcp: TcpStream, mut guest: Guest, 
     guest.https = true;
     guest.certified = stream.get_ssl_digest().is_some_and(|d| !d.cert_digest.is_empty());
     let h2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-    if h2 { super::h2::serve(worker.clone(), Rc::new(guest), Box::new(stream)).await } else { http1(&worker, &guest, Box::new(stream)).await }
+    if h2 {
+        super::h2::serve(worker.clone(), Rc::new(guest), Box::new(stream)).await
+    } else {
+        http1(&worker, &guest, Box::new(stream)).await
+    }
 }
 
 /// The waker of the task this runs in: woken when the worker drains.
@@ -130,7 +134,7 @@ pub(crate) async fn http1(worker: &Rc<Worker>, guest: &Guest, stream: Stream) {
                 served += 1;
                 h1.begin(&request, request.keep_alive && !worker.draining() && !full(worker, served));
                 match exchange::run(worker, guest, &request, Downstream::H1(&mut h1), &mut alarm).await {
-                    Ending::Broken => return h1.reset_on_close(),
+                    Ending::Broken => return,
                     Ending::Truncated => return h1.cut(),
                     Ending::Told => {}
                 }

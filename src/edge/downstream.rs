@@ -7,7 +7,7 @@ use super::h1::H1;
 use super::upload::Fault;
 use crate::http1::{Head, Piece, ResponseHead};
 use crate::model::policy::HeaderOps;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::io;
 use std::task::{Context, Poll};
 
@@ -99,6 +99,24 @@ impl Downstream<'_> {
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::H1(c) => c.poll_flush(cx),
+        }
+    }
+    /// Queue bytes of a tunnel.
+    pub(crate) fn push_raw(&mut self, data: Bytes) {
+        match self {
+            Self::H1(c) => c.push_raw(data),
+        }
+    }
+    /// The next bytes of a tunnel; empty: the client sends no more.
+    pub(crate) fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
+        match self {
+            Self::H1(c) => c.poll_raw(cx),
+        }
+    }
+    /// No more bytes come for the client through the tunnel.
+    pub(crate) fn poll_end_raw(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::H1(c) => c.poll_shutdown(cx),
         }
     }
     /// For the access log.

@@ -168,7 +168,7 @@ impl<'p> Exchange<'p> {
     ) -> Self {
         let topology = picture.view.topology();
         let route = &topology.routes[index.at()];
-        picture.cells.service(route.service).arrived();
+        picture.cells.route(index).arrived();
         let facts = Facts {
             route: index,
             safe: request.method.is_safe(),
@@ -264,7 +264,10 @@ impl<'p> Exchange<'p> {
             self.picture.cells.service(self.route.service).retried();
         }
         let flight = self.picture.cells.begin(self.index, plan.endpoint, now, plan.trial);
-        let target = self.worker.target(self.picture, plan, self.route, self.request);
+        let Some(target) = self.worker.target(self.picture, plan, self.route, self.request.host()) else {
+            self.landed(plan, flight, Outcome::Connect, now);
+            return self.machine.ended(plan.id, Outcome::Connect, Sent::Nothing, now);
+        };
         let message = self.message(plan);
         self.legs[slot] = Some(Leg::start(plan, flight, &self.worker.upstream, target, message, self.streaming));
     }
@@ -404,7 +407,7 @@ impl<'p> Exchange<'p> {
                 cells.service(self.route.service).hedged(false);
             }
         }
-        if won.plan.hedge {
+        if won.answer.plan.hedge {
             cells.service(self.route.service).hedged(true);
         }
         let Won { answer, mut flight, outcome } = won;
@@ -431,7 +434,8 @@ impl<'p> Exchange<'p> {
         let region = self.shown_region(plan);
         self.down.head(&head, &self.route.response_headers, region.as_deref());
         let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle: self.route.idle_timeout, flight };
-        let relayed = if head.status == 101 { relay::tunnel(way, conn).await } else { relay::answer(way, conn, next, &self.worker.upstream).await };
+        let relayed =
+            if head.status == 101 { relay::tunnel(way, conn).await } else { relay::answer(way, conn, next, &self.worker.upstream).await };
         let outcome = match (relayed.blame, head.status) {
             (Blame::Backend, _) | (_, 500..) => RequestOutcome::Failed,
             (_, 400..500) => RequestOutcome::ClientError,
@@ -519,4 +523,3 @@ impl<'p> Exchange<'p> {
         topology.edge.expose_region.then(|| topology.regions[topology.pools[plan.pool.at()].region.at()].name.clone())
     }
 }
-

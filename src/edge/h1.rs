@@ -4,8 +4,12 @@
 //! leaves in one `writev`: a head waits for the first piece of its body if that is there already, and never longer.
 //! While nothing is under way no buffer is held.
 
+use super::answer::{self, Reply};
+use super::socket::Socket;
 use super::upload::Fault;
-use crate::http1::{BodyFraming, Decoder, Encoder, Head, Piece};
+use crate::http1::forward::{self, Homeward};
+use crate::http1::{BodyFraming, Decoder, Encoder, Head, Method, Piece, RequestHead, ResponseHead, Version};
+use crate::model::policy::HeaderOps;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use pingora_core::protocols::Stream;
 use std::cell::RefCell;
@@ -101,11 +105,6 @@ impl H1 {
         self.fin
     }
 
-    /// Whether anything can still be written.
-    pub(crate) fn broken(&self) -> bool {
-        self.broken
-    }
-
     /// Read what there is of a head. `Ok(0)`: the client sends no more.
     pub(crate) fn poll_fill_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let (io, input) = (&mut self.io, &mut self.input);
@@ -179,7 +178,6 @@ impl H1 {
         let delivery = forward::response(head, &homeward, &mut self.staged);
         self.encoder = Encoder::new(delivery.framing);
         self.keep = delivery.keep_alive;
-        self.told();
     }
 
     /// Queue an interim answer, for clients who know such a thing.
@@ -193,18 +191,12 @@ impl H1 {
     pub(crate) fn say(&mut self, reply: &Reply) {
         self.keep &= reply.keep_alive;
         answer::write(reply, self.head_only, self.keep, self.version == Version::Http10, &mut self.staged);
-        self.told();
     }
 
     /// Queue an answer to something that is no request.
     pub(crate) fn refuse(&mut self, reply: &Reply) {
         (self.keep, self.head_only, self.version) = (false, false, Version::Http11);
         self.say(reply);
-    }
-
-    /// The final answer has begun: nobody is to be told to send a body any more.
-    fn told(&mut self) {
-        self.expecting_no_more = self.expects;
     }
 
     /// Queue a piece of the answer's body. `Err`: more than its head promised.
@@ -282,6 +274,44 @@ impl H1 {
         self.staged.advance(n);
     }
 
+    /// Bytes queued and not yet written.
+    pub(crate) fn backlog(&self) -> usize {
+        self.queued + self.staged.len()
+    }
+
+    /// For the access log.
+    pub(crate) fn protocol(&self) -> &'static str {
+        super::message::protocol(self.version)
+    }
+
+    /// Read the rest of a body and forget it. Ready(false): it is longer than `most`, or broken.
+    pub(crate) fn poll_skip_body(&mut self, cx: &mut Context<'_>, most: &mut usize) -> Poll<bool> {
+        while !self.request_done() {
+            match ready!(self.poll_body(cx)) {
+                Ok(Piece::Data(data)) if data.len() <= *most => *most -= data.len(),
+                Ok(Piece::End(_)) => {}
+                _ => return Poll::Ready(false),
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    /// The next bytes of a tunnel; empty: the client sends no more.
+    pub(crate) fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
+        if self.input.is_empty() && !self.fin {
+            ready!(self.poll_fill_head(cx))?;
+        }
+        Poll::Ready(Ok(self.input.split()))
+    }
+
+    /// The answer broke off: close so that even a client to whom the end of the connection is the end of the answer can tell.
+    pub(crate) fn cut(self) {
+        if let Some(socket) = self.io.as_any().downcast_ref::<Socket>().filter(|_| self.version == Version::Http10) {
+            socket.reset_on_close();
+        }
+        // TLS: dropped without close_notify, which says the same.
+    }
+
     /// Give all memory back that an idle connection does not need.
     pub(crate) fn rest(&mut self) {
         if self.input.is_empty() {
@@ -309,10 +339,5 @@ impl H1 {
     /// Tell the client that nothing more comes.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.io).poll_shutdown(cx).map(drop)
-    }
-
-    /// The stream below, for TLS facts.
-    pub(crate) fn io(&self) -> &Stream {
-        &self.io
     }
 }

@@ -269,7 +269,13 @@ impl<'p> Leg<'p> {
 }
 
 /// Hand a connection as much of the request's body as it wants; `next`: the part to send next.
-pub(crate) fn feed(conn: &mut Conn, next: &mut usize, upload: &mut Upload, down: &mut Downstream<'_>, cx: &mut Context<'_>) -> Result<(), Fault> {
+pub(crate) fn feed(
+    conn: &mut Conn,
+    next: &mut usize,
+    upload: &mut Upload,
+    down: &mut Downstream<'_>,
+    cx: &mut Context<'_>,
+) -> Result<(), Fault> {
     while conn.wants_body() {
         match upload.poll(*next, down, cx) {
             Poll::Pending => return Ok(()),

@@ -13,4 +13,25 @@
 //! Both directions of a request run in one task, polled by hand: what the exchange needs of
 //! an upstream connection is therefore `poll_*` methods on `&mut self` (write, read head, read body), each of
 //! which may be called while the other direction is pending. Nothing is boxed or spawned per request.
+
+pub mod access;
+mod alarm;
+mod answer;
+mod clients;
+mod connection;
+mod downstream;
+mod exchange;
+mod h1;
+mod h2;
+mod leg;
+pub mod listener;
+mod message;
+mod relay;
+mod socket;
 pub mod stale;
+pub mod tls;
+mod upload;
+pub mod worker;
+
+pub use listener::Listeners;
+pub use worker::{Edge, Setup};

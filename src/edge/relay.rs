@@ -14,7 +14,7 @@ use crate::clock;
 use crate::live::Flight;
 use crate::model::time::{Duration, Moment};
 use crate::upstream::{Conn, Event, Pool, Stream};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -142,7 +142,7 @@ pub(super) async fn tunnel(mut way: Way<'_, '_, '_>, conn: Conn) -> Relayed {
     way.down.push_raw(first);
     let (mut out, mut in_ended, mut out_ended) = (BytesMut::new(), false, false);
     let (mut moved, mut until) = (true, Moment::FAR);
-    let done = poll_fn(|cx| {
+    poll_fn(|cx| {
         loop {
             let mut turned = false;
             // Endpoint to client.
@@ -200,7 +200,6 @@ pub(super) async fn tunnel(mut way: Way<'_, '_, '_>, conn: Conn) -> Relayed {
         way.alarm.poll(cx, until)
     })
     .await;
-    let () = done;
     Relayed { ending: Ending::Broken, blame: Blame::Nobody, sent, why: None }
 }
 

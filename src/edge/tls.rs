@@ -56,8 +56,9 @@ pub(crate) fn load(tls: &ListenerTls) -> Result<Terminator, String> {
     let (mut names, mut first, mut expiries) = (HashMap::new(), None, Vec::new());
     for pair in &tls.certificates {
         let chain = certificates(&pair.cert)?;
-        let key = PrivateKeyDer::from_pem_file(&pair.key)
-            .map_err(|e| format!("{}: no private key in PEM form: {e}; give an unencrypted PKCS#8, PKCS#1 or SEC1 key", pair.key.display()))?;
+        let key = PrivateKeyDer::from_pem_file(&pair.key).map_err(|e| {
+            format!("{}: no private key in PEM form: {e}; give an unencrypted PKCS#8, PKCS#1 or SEC1 key", pair.key.display())
+        })?;
         let certified = Arc::new(
             CertifiedKey::from_der(chain.clone(), key, provider)
                 .map_err(|e| format!("{} and {} do not belong together: {e}", pair.cert.display(), pair.key.display()))?,

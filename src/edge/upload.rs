@@ -107,7 +107,9 @@ impl Upload {
 
     /// Of a request without a body.
     pub(crate) fn none(limits: &Limits, store: &Arc<ReplayStore>) -> Self {
-        Self { end: Some(None), ..Self::new(limits, store, false) }
+        let mut none = Self::new(limits, store, false);
+        none.end = Some(None);
+        none
     }
 
     /// Whether the client has sent all of it.

@@ -11,16 +11,25 @@ use super::listener::{Accept, Door, Listeners, REST, judge};
 use super::upload::ReplayStore;
 use super::{access, connection};
 use crate::clock;
-use crate::live::{Beats, Published};
+use crate::live::{Beats, Picture, Published};
 use crate::model::dice::Dice;
-use crate::upstream;
+use crate::model::id::ServiceIx;
+use crate::model::policy::Route;
+use crate::model::topology::{IdleConnections, Protocol, ServiceTls};
+use crate::steer::attempt::Try;
+use crate::upstream::tls::ClientTls;
+use crate::upstream::{Dial, Pool, Target, TcpDial};
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
+
+/// How often idle connections to endpoints are looked over.
+const HOUSEKEEPING: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What the request side needs from the rest of the process.
 #[derive(Clone)]
@@ -57,7 +66,7 @@ impl Edge {
         for index in 0..threads {
             let (setup, shared, doors, phase) = (setup.clone(), shared.clone(), edge.listeners.subscribe(), edge.phase.subscribe());
             let connections = edge.connections.clone();
-            let run = move || Worker::run(index, setup, shared, connections, doors, phase);
+            let run = move || Worker::run((index, threads), setup, shared, connections, doors, phase);
             edge.threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
         }
         Ok(edge)
@@ -107,30 +116,35 @@ struct Shared {
 /// One worker thread, as its connections see it.
 pub(crate) struct Worker {
     pub(crate) published: Arc<Published>,
-    pub(crate) upstream: upstream::Pool,
+    pub(crate) upstream: Pool,
     pub(crate) dice: RefCell<Dice>,
     pub(crate) clients: Arc<Clients>,
     pub(crate) replay: Arc<ReplayStore>,
     pub(crate) access: Arc<access::Log>,
+    client_tls: RefCell<(u64, HashMap<ServiceIx, Option<Arc<ClientTls>>>)>,
+    threads: usize,
     draining: Cell<bool>,
     present: RefCell<Present>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Worker {
-    /// A worker without a thread of its own, for tests that hold the runtime themselves.
-    pub(crate) fn new(setup: &Setup, connections: Arc<AtomicUsize>) -> Self {
-        Self::with(setup, &Shared::default(), connections)
+    /// A worker without a thread of its own, for tests that hold the runtime and dial themselves.
+    #[cfg(test)]
+    pub(crate) fn alone(setup: &Setup, dial: impl Dial + 'static) -> Rc<Self> {
+        Rc::new(Self::new(setup, &Shared::default(), Arc::default(), 1, dial))
     }
 
-    fn with(setup: &Setup, shared: &Shared, connections: Arc<AtomicUsize>) -> Self {
+    fn new(setup: &Setup, shared: &Shared, connections: Arc<AtomicUsize>, threads: usize, dial: impl Dial + 'static) -> Self {
         Self {
             published: setup.published.clone(),
-            upstream: upstream::Pool::new(),
+            upstream: Pool::new(dial),
             dice: RefCell::new(clock::dice()),
             clients: shared.clients.clone(),
             replay: shared.replay.clone(),
             access: setup.access.clone(),
+            client_tls: RefCell::default(),
+            threads,
             draining: Cell::new(false),
             present: RefCell::default(),
             connections,
@@ -138,7 +152,7 @@ impl Worker {
     }
 
     fn run(
-        index: usize,
+        (index, threads): (usize, usize),
         setup: Setup,
         shared: Shared,
         connections: Arc<AtomicUsize>,
@@ -151,12 +165,13 @@ impl Worker {
         };
         let beats = setup.beats.clone();
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            let worker = Rc::new(Self::with(&setup, &shared, connections));
+            let worker = Rc::new(Self::new(&setup, &shared, connections, threads, TcpDial));
             spawn_local({
                 let beats = beats.clone();
                 async move { beats.keep(index).await }
             });
             spawn_local(accept_all(worker.clone(), doors));
+            spawn_local(housekeep(worker.clone()));
             worker.follow(phase).await;
         });
         beats.gone(index);
@@ -173,6 +188,48 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Where an attempt goes, as its service wants to be spoken to. `None`: its TLS cannot be set up (and it is never
+    /// spoken to without).
+    pub(crate) fn target(&self, picture: &Picture, plan: Try, route: &Route, host: &str) -> Option<Target> {
+        let topology = picture.view.topology();
+        let (service, endpoint) = (&topology.services[route.service.at()], &topology.endpoints[plan.endpoint.at()]);
+        let newest = self.published.load();
+        let same = newest.view.config.generation == picture.view.config.generation;
+        let view = if same { &newest.view } else { &picture.view };
+        let tls = match &service.tls {
+            None => None,
+            Some(tls) => {
+                let client = self.client_tls(picture.view.config.generation, route.service, tls, service.protocol)?;
+                let name = client.name(host, endpoint.address.ip());
+                Some((client, name))
+            }
+        };
+        Some(Target {
+            id: picture.cells.endpoint(plan.endpoint).cell_id(),
+            address: endpoint.address,
+            epoch: view.pools[plan.pool.at()].epoch,
+            connect_timeout: service.connect_timeout,
+            idle: IdleConnections { max: service.idle.max.div_ceil(self.threads), ..service.idle },
+            tls,
+        })
+    }
+
+    /// The TLS settings of a service, read once per config.
+    fn client_tls(&self, generation: u64, service: ServiceIx, tls: &ServiceTls, protocol: Protocol) -> Option<Arc<ClientTls>> {
+        let mut cache = self.client_tls.borrow_mut();
+        if cache.0 != generation {
+            *cache = (generation, HashMap::new());
+        }
+        let build = || match ClientTls::build(tls, protocol) {
+            Ok(client) => Some(Arc::new(client)),
+            Err(e) => {
+                tracing::error!("TLS towards a service cannot be set up: {e}");
+                None
+            }
+        };
+        cache.1.entry(service).or_insert_with(build).clone()
     }
 
     /// Whether connections are to close as soon as they have nothing to do.
@@ -212,6 +269,20 @@ impl Drop for Presence {
         present.wakers[self.place] = None;
         present.free.push(self.place);
         self.worker.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Close idle connections to endpoints that ended, or whose endpoint or epoch is gone.
+async fn housekeep(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(HOUSEKEEPING).await;
+        worker.upstream.sweep();
+        let picture = worker.published.load_full();
+        let topology = picture.view.topology();
+        let live: HashMap<u64, u32> = (0..topology.endpoints.len())
+            .map(|i| (picture.cells.endpoint(i.into()).cell_id(), picture.view.pools[topology.endpoints[i].pool.at()].epoch))
+            .collect();
+        worker.upstream.retain(|id, epoch| live.get(&id) == Some(&epoch));
     }
 }
 

@@ -385,6 +385,18 @@ impl Conn {
         }
     }
 
+    /// Write what is queued without reading: while the answer's taker has no room, the request still goes on.
+    /// Ready when nothing is left to write; an error is told by the next [`Conn::poll_event`].
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unflushed && self.write_error.is_none() {
+            match ready!(self.poll_flush(cx)) {
+                Ok(()) => self.unflushed = false,
+                Err(e) => self.write_error = Some(e),
+            }
+        }
+        Poll::Ready(())
+    }
+
     fn decode(&mut self) -> Result<Option<Event>, Failure> {
         match self.phase {
             Phase::Head => {
