@@ -1,56 +1,159 @@
 //! The one place where belief changes: signals in, picture, events and allowances out.
+//!
+//! A tick goes: count → let every pool's deciders speak → weigh them against each other (contrast) → move
+//! states → endpoints and recovery (full ticks) → regions → picture. Commands, probes and reloads take the
+//! same road from "move states" on, so automatic and manual changes leave the same record.
+//!
+//! Three things hold states as they are: an operator's `freeze`, a common fault (nobody does better), and our
+//! own stall. Held pools may still be *suspect* or *dead* in the picture: requests must not wait for what does
+//! not answer, and the first byte heard opens them again. `observe` judges and tells, and the picture moves nothing.
 
+mod changes;
+mod commands;
+mod picture;
+mod reload;
+mod status;
+
+use super::common_mode::{Contrast, Other, alone, contrast};
+use super::detector::Verdict;
 use super::endpoints::EndpointOrder;
-use super::grants::Grants;
+use super::grants::{Grants, Purse};
+use super::pool::{Dead, Doubt, Pool, Rate};
+use super::region::{self, Move};
+use super::silence::Stage;
+use super::window::Counts;
 use crate::model::dice::Dice;
-use crate::model::event::{Actor, Event, EventKind};
+use crate::model::event::{Actor, Cause, Event, EventKind};
 use crate::model::id::*;
+use crate::model::policy::Mode;
 pub use crate::model::signal::Refused;
-use crate::model::signal::Signal;
-use crate::model::status::{ConfigStatus, Status};
-use crate::model::time::Moment;
-use crate::model::view::{Compiled, PoolView, Slot, State, TableView, View};
+use crate::model::signal::{Probe, Signal, Tallies};
+use crate::model::time::{Duration, Moment};
+use crate::model::topology::{Service, Topology};
+use crate::model::view::{Compiled, State, View};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// An experiment lasts this long; a fast region answers within a tenth of it.
+const EXPERIMENT: Duration = Duration::from_millis(500);
+/// Pools of a region count as tripped together within this time.
+const TOGETHER: Duration = Duration::from_secs(10);
+/// A common fault is announced when it has lasted this long: the moment between one region's silence and the
+/// next one's first answer is none.
+const COMMON: Duration = Duration::from_millis(250);
+/// A stall of ours that is worth telling.
+const OUR_STALL: Duration = Duration::from_millis(250);
+/// For so long after it `edge_suspect` stands.
+const STALL_STANDS: Duration = Duration::from_secs(1);
+
+/// An operator's (or drill's) drain of a region.
+#[derive(Clone, Debug)]
+struct Drain {
+    by: Actor,
+    reason: String,
+    since: Moment,
+    over: Duration,
+    until: Option<Moment>,
+}
+
+/// What we believe of one region.
+#[derive(Clone, Debug)]
+struct Region {
+    state: State,
+    since: Moment,
+    cause: Option<Cause>,
+    drain: Option<Drain>,
+    /// When it was taken out, by file or override.
+    away: Option<Moment>,
+}
 
 /// What we believe about every pool and region.
 pub struct Controller {
     config: Arc<Compiled>,
+    dice: Dice,
+    pools: Vec<Pool>,
+    regions: Vec<Region>,
+    /// Offered requests per second, by service and by table.
+    services: Vec<Rate>,
+    tables: Vec<Rate>,
+    purse: Purse,
+    frozen: bool,
+    /// A common fault since, and whether it was announced.
+    common: Option<(Moment, bool)>,
+    stalled_until: Moment,
+    last_tick: Moment,
+    last_full: Moment,
     seq: u64,
     events: VecDeque<Event>,
+    orders: Vec<EndpointOrder>,
     latest: Arc<View>,
     published: u64,
+    loaded_at: Moment,
+    last_error: Option<String>,
 }
 
 impl Controller {
     /// Everything serving, nothing known yet.
-    pub fn new(config: Arc<Compiled>, _now: Moment, _dice: Dice) -> Self {
+    pub fn new(config: Arc<Compiled>, now: Moment, dice: Dice) -> Self {
         let t = &config.topology;
-        let pools = t.pools.iter().map(|_| PoolView {
+        let pools: Vec<Pool> = t.pools.iter().map(|p| Pool::new(now, &t.services[p.service.at()], p.endpoints.len())).collect();
+        let fresh = |r: &crate::model::topology::Region| Region {
             state: State::Serving,
-            suspect: false,
-            drained: false,
-            dead: false,
-            limit: 1000,
-            epoch: 0,
-            share: 0.0,
-        });
-        let tables = t.tables.iter().map(|table| {
-            let order: Vec<PoolIx> =
-                t.services[table.service.at()].pools.iter().copied().filter(|p| table.allowed.has(t.pools[p.at()].region)).collect();
-            let slots = order.first().map(|p| Slot { pool: *p, upto: u64::MAX }).into_iter().collect();
-            TableView { slots, order, trials: Vec::new(), closed: None }
-        });
-        let latest =
-            Arc::new(View { version: 1, edge_suspect: false, pools: pools.collect(), tables: tables.collect(), config: config.clone() });
-        Self { config, seq: 0, events: VecDeque::new(), latest, published: 0 }
+            since: now,
+            cause: None,
+            drain: None,
+            away: r.drained.then_some(now),
+        };
+        let regions = t.regions.iter().map(fresh).collect();
+        let purse = Purse::new(t);
+        let (services, tables) = (vec![Rate::default(); t.services.len()], vec![Rate::default(); t.tables.len()]);
+        let latest = Arc::new(View { version: 0, config: config.clone(), edge_suspect: false, pools: Vec::new(), tables: Vec::new() });
+        let mut c = Self {
+            config,
+            dice,
+            pools,
+            regions,
+            services,
+            tables,
+            purse,
+            frozen: false,
+            common: None,
+            stalled_until: Moment::ZERO,
+            last_tick: now,
+            last_full: now,
+            seq: 0,
+            events: VecDeque::new(),
+            orders: Vec::new(),
+            latest,
+            published: 0,
+            loaded_at: now,
+            last_error: None,
+        };
+        c.paint(now);
+        c
     }
     /// Take one signal in. For commands and reloads the answer says what followed, one line each.
-    pub fn handle(&mut self, _now: Moment, _signal: Signal) -> Result<Vec<String>, Refused> {
-        Ok(Vec::new())
+    pub fn handle(&mut self, now: Moment, signal: Signal) -> Result<Vec<String>, Refused> {
+        let answer = match signal {
+            Signal::Tick(t) => {
+                self.tick(now, &t);
+                Ok(Vec::new())
+            }
+            Signal::Probe(p) => {
+                self.probe(now, p);
+                Ok(Vec::new())
+            }
+            Signal::Command(c) => self.command(now, c),
+            Signal::Reload(config) => Ok(self.reload(now, config)),
+        };
+        self.paint(now);
+        answer
     }
     /// Put something on record that others did (started, stopping, a refused config).
     pub fn record(&mut self, now: Moment, by: Actor, kind: EventKind) {
+        if let EventKind::ConfigRejected { problems } = &kind {
+            self.last_error = Some(problems.join("\n"));
+        }
         self.seq += 1;
         self.events.push_back(Event { seq: self.seq, at: now, by, kind });
     }
@@ -71,27 +174,408 @@ impl Controller {
     }
     /// Tokens earned since this was last asked. Ask after every tick.
     pub fn grants(&mut self) -> Grants {
-        Grants::default()
+        self.purse.take()
     }
     /// What must be written into endpoints' cells, since this was last asked.
     pub fn orders_for_endpoints(&mut self) -> Vec<EndpointOrder> {
-        Vec::new()
-    }
-    /// Everything an operator asks first.
-    pub fn status(&self, _now: Moment) -> Status {
-        Status {
-            edge: self.config.topology.edge.name.clone(),
-            generation: self.config.generation,
-            mode: "active".into(),
-            edge_suspect: false,
-            regions: Vec::new(),
-            pools: Vec::new(),
-            config: ConfigStatus::default(),
-        }
+        std::mem::take(&mut self.orders)
     }
     /// When time alone will change something, and what; `None`: nothing is pending. Ticks do the work;
     /// this is for simulations that skip quiet stretches.
     pub fn next_deadline(&self) -> Option<(Moment, &'static str)> {
-        None
+        let t = &self.config.topology;
+        let ways = self.pools.iter().zip(&t.pools).filter_map(|(p, tp)| p.way.next_deadline(&t.services[tp.service.at()].recovery));
+        let drains = self.regions.iter().filter_map(|r| Some((r.drain.as_ref()?.until?, "drain over")));
+        let doubts = self.pools.iter().filter_map(|p| Some((p.doubt.as_ref()?.until?, "experiment over")));
+        ways.chain(drains).chain(doubts).min()
+    }
+
+    fn service_of(&self, p: PoolIx) -> &Service {
+        let t = &self.config.topology;
+        &t.services[t.pools[p.at()].service.at()]
+    }
+
+    fn tick(&mut self, now: Moment, t: &Tallies) {
+        let config = self.config.clone();
+        let topology = &config.topology;
+        let dt = now.since(self.last_tick);
+        self.last_tick = now;
+        self.count(topology, t, dt);
+        for (p, tally) in t.pools.iter().enumerate().take(self.pools.len()) {
+            let service = &topology.services[topology.pools[p].service.at()];
+            self.pools[p].hear(now, dt, tally, t.late, service);
+        }
+        if t.late >= OUR_STALL {
+            self.stalled(now, t.late);
+        }
+        self.lift_drains(now);
+        let full = !t.endpoints.is_empty();
+        if full {
+            self.full(now, topology, t);
+        }
+        for p in (0..self.pools.len()).map(PoolIx::from) {
+            self.live_or_dead(now, p);
+        }
+        if !self.frozen && now >= self.stalled_until {
+            for p in (0..self.pools.len()).map(PoolIx::from) {
+                self.weigh(now, p);
+            }
+        }
+        self.common_fault(now, topology);
+        self.settle_regions(now, topology);
+        self.tell_suspicions(now);
+    }
+
+    /// Rates and allowances.
+    fn count(&mut self, t: &Topology, tallies: &Tallies, dt: Duration) {
+        let mut by_table = vec![0.0; t.tables.len()];
+        for (r, n) in t.routes.iter().zip(&tallies.routes) {
+            by_table[r.table.at()] += f64::from(*n);
+        }
+        self.tables.iter_mut().zip(by_table).for_each(|(rate, n)| rate.add(n, dt));
+        for (s, rate) in self.services.iter_mut().enumerate() {
+            rate.add(f64::from(tallies.requests.get(s).copied().unwrap_or(0)), dt);
+        }
+        let rates: Vec<f64> = self.services.iter().map(|r| r.get()).collect();
+        self.purse.earn(t, tallies, dt, &rates, &self.latest, &self.pools);
+    }
+
+    /// What comes every 100 ms: endpoints, limits, the way back.
+    fn full(&mut self, now: Moment, topology: &Topology, t: &Tallies) {
+        let dt = now.since(self.last_full);
+        self.last_full = now;
+        for (tp, pool) in topology.pools.iter().zip(&mut self.pools) {
+            for (mind, e) in pool.endpoints.iter_mut().zip(tp.endpoints()) {
+                if let Some(tally) = t.endpoints.get(e.at()) {
+                    mind.told(now, tally);
+                }
+            }
+        }
+        for p in (0..self.pools.len()).map(PoolIx::from) {
+            self.judge_endpoints(now, p);
+            let tp = &topology.pools[p.at()];
+            let service = &topology.services[tp.service.at()];
+            let mut progress = self.pools[p.at()].settle(now, service);
+            progress.probes = self.pools[p.at()].probes(service);
+            if !self.drained(now, tp.region) {
+                progress.offered = self.services[tp.service.at()].get() * dt.as_secs_f64();
+            }
+            if self.frozen {
+                continue;
+            }
+            match self.pools[p.at()].way.tick(now, &progress, &service.recovery) {
+                Some((Some(by), cause)) => self.turn(now, p, by, cause, Actor::Evenkeel),
+                Some((None, cause)) => self.tell_pool(now, p, State::Ramping, cause, Actor::Evenkeel),
+                None => {}
+            }
+        }
+    }
+
+    /// Probes and ejections of a pool's endpoints.
+    fn judge_endpoints(&mut self, now: Moment, p: PoolIx) {
+        let config = self.config.clone();
+        let t = &config.topology;
+        let tp = &t.pools[p.at()];
+        let service = &t.services[tp.service.at()];
+        let lying = self.probes_lie(now, service);
+        let pool = &mut self.pools[p.at()];
+        let mut news = Vec::new();
+        for (mind, e) in pool.endpoints.iter_mut().zip(tp.endpoints()) {
+            // While the whole pool is silent, single endpoints have no story of their own.
+            if let Some(h) = service.health.as_ref().filter(|_| pool.stage != Stage::Silent) {
+                self.orders.extend(mind.decide(now, e, h, lying));
+            }
+            if let Some((up, cause)) = mind.news(now, service.health.as_ref()) {
+                news.push((t.endpoints[e.at()].name.to_string(), up, cause));
+            }
+        }
+        for (endpoint, up, cause) in news {
+            let (service, region) = (service.name.to_string(), t.regions[tp.region.at()].name.to_string());
+            self.record(now, Actor::Evenkeel, EventKind::Endpoint { service, region, endpoint, up, cause });
+        }
+    }
+
+    /// Whether the service's probes fail softly where live traffic proves them wrong.
+    fn probes_lie(&self, now: Moment, service: &Service) -> bool {
+        let Some(h) = &service.health else { return false };
+        let wrong = |p: &Pool| p.live_well(now) && p.endpoints.iter().any(|e| e.failing(h) && e.live_well(now));
+        service.pools.iter().any(|p| wrong(&self.pools[p.at()]))
+    }
+
+    fn probe(&mut self, now: Moment, probe: Probe) {
+        let t = &self.config.topology;
+        if probe.generation != self.config.generation || probe.endpoint.at() >= t.endpoints.len() {
+            return;
+        }
+        let p = t.endpoints[probe.endpoint.at()].pool;
+        let i = (probe.endpoint.0 - t.pools[p.at()].endpoints.start) as usize;
+        self.pools[p.at()].endpoints[i].probed(now, probe.verdict);
+        self.judge_endpoints(now, p);
+        self.live_or_dead(now, p);
+    }
+
+    /// Set and clear `dead`.
+    fn live_or_dead(&mut self, now: Moment, p: PoolIx) {
+        let config = self.config.clone();
+        let service = &config.topology.services[config.topology.pools[p.at()].service.at()];
+        let last_resort = !service.pools.iter().any(|q| self.open(now, *q));
+        let pool = &mut self.pools[p.at()];
+        if let Some(dead) = pool.dead.clone() {
+            let heard = pool.silence.heard() > dead.since;
+            let health = service.health.as_ref();
+            // Probes must have failed in this outage to speak about its end; one will do where nothing else is left.
+            let revived = |e: &super::endpoints::Mind| {
+                let fast = last_resort && e.last.as_ref().is_some_and(|(_, v)| v.passed());
+                let before = dead.since - super::endpoints::FRESH;
+                e.probe_failed_since(before) && e.passed_since(dead.since) && (fast || health.is_some_and(|h| e.passing(h)))
+            };
+            let probed = pool.stage != Stage::Silent && pool.endpoints.iter().any(revived)
+                || pool.stage == Stage::Silent && last_resort && pool.endpoints.iter().any(revived);
+            let unknowable = health.is_none() && now.since(dead.since) >= service.failover.open.0;
+            if heard || probed || unknowable {
+                pool.dead = None;
+                pool.silence.clear();
+                pool.stage = Stage::Calm;
+                let start = config.topology.pools[p.at()].endpoints.start;
+                for (i, mind) in pool.endpoints.iter_mut().enumerate() {
+                    if mind.out(now) && (heard || unknowable || revived(mind)) {
+                        let ix = EndpointIx(start + i as u32);
+                        if mind.revive() {
+                            self.orders.push(EndpointOrder::ProbeDown(ix, false));
+                        }
+                        self.orders.push(EndpointOrder::Restore(ix));
+                    }
+                }
+            }
+            return;
+        }
+        let cause = if pool.stage == Stage::Silent {
+            pool.silent_cause(now)
+        } else if pool.unreachable(now) {
+            Cause::Unreachable { endpoints: pool.endpoints.len() as u32 }
+        } else if !pool.endpoints.is_empty() && pool.endpoints.iter().all(|e| e.out(now)) {
+            let last = pool.endpoints.iter().find_map(|e| e.last.as_ref()).map_or_else(String::new, |(_, v)| super::endpoints::say(v));
+            let n = pool.endpoints.len() as u32;
+            Cause::Probes { down: n, endpoints: n, last }
+        } else {
+            return;
+        };
+        pool.dead = Some(Dead { since: now, cause });
+        pool.epoch += 1;
+    }
+
+    /// Weigh what a pool's deciders say against how the others do, and trip it, doubt it, or hold.
+    fn weigh(&mut self, now: Moment, p: PoolIx) {
+        let state = self.pools[p.at()].way.state;
+        if state == State::Tripped {
+            return;
+        }
+        if let Some(dead) = self.pools[p.at()].dead.clone() {
+            let since = self.pools[p.at()].trouble().unwrap_or(dead.since);
+            if alone(&self.others(now, p, since, now.since(since))) {
+                self.pools[p.at()].way.idle_trip = matches!(dead.cause, Cause::Probes { .. }) && !self.pools[p.at()].busy(now);
+                self.turn(now, p, Move::Trip, dead.cause, Actor::Evenkeel);
+            }
+            return;
+        }
+        let verdict = self.pools[p.at()].verdict.clone();
+        match verdict {
+            Some(Verdict::Bad(cause, counts, span)) => self.accuse(now, p, cause, &counts, span),
+            Some(Verdict::Doubt(cause)) => {
+                let others = self.others(now, p, now, Duration::from_secs(1));
+                let pool = &mut self.pools[p.at()];
+                if pool.doubt.is_none() && others.iter().any(|o| !o.quiet) {
+                    pool.doubt = Some(Doubt { since: now, cause, until: None });
+                }
+            }
+            None => self.pools[p.at()].doubt = None,
+        }
+    }
+
+    fn accuse(&mut self, now: Moment, p: PoolIx, cause: Cause, counts: &Counts, span: Duration) {
+        let hard = counts.hard() * 2 > counts.failed() || matches!(cause, Cause::Timeouts { .. });
+        let others = self.others(now, p, now - span, span);
+        let probes = self.pools[p.at()].probes(self.service_of(p));
+        let verdict = contrast(counts, hard, probes, &others);
+        let pool = &mut self.pools[p.at()];
+        let over = pool.doubt.as_ref().and_then(|d| d.until).is_some_and(|until| now >= until);
+        match verdict {
+            Contrast::Better => self.turn(now, p, Move::Trip, cause, Actor::Evenkeel),
+            Contrast::Unknown if pool.doubt.is_none() && now >= pool.no_experiment => {
+                pool.doubt = Some(Doubt { since: now, cause, until: Some(now + EXPERIMENT) });
+            }
+            Contrast::Unknown if !over => {}
+            Contrast::Unknown | Contrast::AsBad => {
+                if pool.doubt.take().is_some() {
+                    pool.no_experiment = now + TOGETHER;
+                }
+            }
+        }
+    }
+
+    /// The other pools of the service that could take its work.
+    fn others(&self, now: Moment, p: PoolIx, since: Moment, span: Duration) -> Vec<Other> {
+        let t = &self.config.topology;
+        let mine = &t.pools[p.at()];
+        let could = |q: &PoolIx| {
+            let way = &self.pools[q.at()].way;
+            *q != p && matches!(way.state, State::Serving | State::Ramping) && !self.drained(now, t.pools[q.at()].region)
+        };
+        let others = t.services[mine.service.at()].pools.iter().filter(|q| could(q));
+        others
+            .map(|q| {
+                let pool = &self.pools[q.at()];
+                Other {
+                    recent: pool.recent(now, span),
+                    quiet: pool.dead.is_some() || pool.stage > Stage::Calm,
+                    probes: pool.probes_since(since),
+                }
+            })
+            .collect()
+    }
+
+    /// Whether a pool may take ordinary new work.
+    fn open(&self, now: Moment, p: PoolIx) -> bool {
+        let pool = &self.pools[p.at()];
+        let region = self.config.topology.pools[p.at()].region;
+        matches!(pool.way.state, State::Serving | State::Ramping) && !pool.suspect() && !self.drained(now, region)
+    }
+
+    /// Move a pool along the table, where the table knows the move.
+    fn turn(&mut self, now: Moment, p: PoolIx, by: Move, cause: Cause, actor: Actor) {
+        let config = self.config.clone();
+        let service = &config.topology.services[config.topology.pools[p.at()].service.at()];
+        let pool = &mut self.pools[p.at()];
+        let from = pool.way.state;
+        let Some(to) = region::next(from, by) else { return };
+        let usual = pool.usual_p99();
+        pool.way.enter(now, to, cause.clone(), &service.failover, usual, &mut self.dice);
+        pool.forget();
+        if to == State::Tripped && !matches!(cause, Cause::FailureRate { .. } | Cause::Implausible { .. }) {
+            pool.epoch += 1;
+        }
+        if by == Move::OrderReset {
+            pool.way.forgive();
+        }
+        self.tell_pool(now, p, from, cause, actor);
+    }
+
+    fn tell_pool(&mut self, now: Moment, p: PoolIx, from: State, cause: Cause, by: Actor) {
+        let (service, region) = self.names(p);
+        let to = self.pools[p.at()].way.state;
+        self.record(now, by, EventKind::Pool { service, region, from, to, cause });
+    }
+
+    fn names(&self, p: PoolIx) -> (String, String) {
+        let t = &self.config.topology;
+        let pool = &t.pools[p.at()];
+        (t.services[pool.service.at()].name.to_string(), t.regions[pool.region.at()].name.to_string())
+    }
+
+    /// Put suspicions on record: every end of one that was told, and a beginning at most once a second.
+    fn tell_suspicions(&mut self, now: Moment) {
+        for p in (0..self.pools.len()).map(PoolIx::from) {
+            let pool = &mut self.pools[p.at()];
+            let on = pool.suspect() && !self.frozen;
+            let (told, at) = pool.on_record;
+            if on == told || on && at > Moment::ZERO && now.since(at) < Duration::from_secs(1) {
+                continue;
+            }
+            pool.on_record = (on, now);
+            let cause = if on { pool.suspect_cause(now) } else { Cause::Heard };
+            let (service, region) = self.names(p);
+            self.record(now, Actor::Evenkeel, EventKind::Suspect { service, region, on, cause });
+        }
+    }
+
+    fn stalled(&mut self, now: Moment, late: Duration) {
+        if now >= self.stalled_until {
+            let cause = Cause::Stalled { late_ms: late.as_millis() as u64 };
+            self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: true, cause });
+        }
+        self.stalled_until = now + STALL_STANDS;
+    }
+
+    /// Unrelated regions in trouble together, and nobody heard since.
+    fn common_fault(&mut self, now: Moment, t: &Topology) {
+        let mut bad: Vec<(RegionIx, Moment)> = Vec::new();
+        for (p, tp) in self.pools.iter().zip(&t.pools) {
+            if let Some(since) = p.trouble().filter(|_| p.way.state != State::Tripped && p.stage.max(Stage::Calm) >= Stage::Calm) {
+                bad.push((tp.region, since));
+            }
+        }
+        let unrelated = bad.iter().any(|(a, _)| bad.iter().any(|(b, _)| !t.related(*a, *b)));
+        let onset = bad.iter().map(|(_, s)| *s).min().unwrap_or(now);
+        let well = |p: &Pool| !p.suspect() && (p.last_ok > onset || p.probes_since(onset) == Some(true));
+        let now_common = unrelated && !self.pools.iter().any(well);
+        match (self.common, now_common) {
+            (None, true) => self.common = Some((now, false)),
+            (Some((since, false)), true) if now.since(since) >= COMMON => {
+                self.common = Some((since, true));
+                let mut regions: Vec<RegionIx> = bad.iter().map(|(r, _)| *r).collect();
+                regions.sort_unstable();
+                regions.dedup();
+                let regions = regions.iter().map(|r| t.regions[r.at()].name.to_string()).collect();
+                self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: true, cause: Cause::CommonMode { regions } });
+            }
+            (Some((_, told)), false) => {
+                self.common = None;
+                if told {
+                    self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: false, cause: Cause::Heard });
+                }
+            }
+            _ => {}
+        }
+        if self.stalled_until > Moment::ZERO && now >= self.stalled_until {
+            self.stalled_until = Moment::ZERO;
+            if !self.common.is_some_and(|(_, told)| told) {
+                self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: false, cause: Cause::Heard });
+            }
+        }
+    }
+
+    /// Whether the fault may be ours or everybody's.
+    fn edge_suspect(&self, now: Moment) -> bool {
+        self.common.is_some_and(|(_, told)| told) || now < self.stalled_until
+    }
+
+    /// The states of regions follow from their pools.
+    fn settle_regions(&mut self, now: Moment, t: &Topology) {
+        for r in (0..t.regions.len()).map(RegionIx::from) {
+            let facts: Vec<(State, bool, bool)> = t
+                .pools_of(r)
+                .map(|p| &self.pools[p.at()])
+                .map(|p| (p.way.state, p.busy(now) || p.way.pinned, p.way.tripped_at + TOGETHER > now))
+                .collect();
+            let from = self.regions[r.at()].state;
+            let to = region::of_region(from, facts.iter().copied());
+            if to == from {
+                continue;
+            }
+            let cause = if to == State::Tripped {
+                let tripped = facts.iter().filter(|(s, ..)| *s == State::Tripped).count() as u32;
+                let of = facts.iter().filter(|(s, traffic, _)| *traffic || *s == State::Tripped).count() as u32;
+                Cause::Pools { tripped, of }
+            } else {
+                let pools = t.pools_of(r).map(|p| &self.pools[p.at()].way).filter(|w| w.cause.is_some());
+                pools.max_by_key(|w| w.since).and_then(|w| w.cause.clone()).unwrap_or(Cause::Recovered)
+            };
+            let region = &mut self.regions[r.at()];
+            (region.state, region.since, region.cause) = (to, now, Some(cause.clone()));
+            let name = t.regions[r.at()].name.to_string();
+            self.record(now, Actor::Evenkeel, EventKind::Region { region: name, from, to, cause });
+        }
+    }
+
+    /// Whether a region gets nothing, by file or by a drain that is complete.
+    fn drained(&self, now: Moment, r: RegionIx) -> bool {
+        self.config.topology.regions[r.at()].drained || self.regions[r.at()].drain.as_ref().is_some_and(|d| now >= d.since + d.over)
+    }
+
+    fn observing(&self, p: PoolIx) -> bool {
+        self.service_of(p).failover.mode == Mode::Observe
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,27 @@
 //! Allowances for what costs backends extra: retries, hedges, trials. Token buckets whose tokens lie
 //! in the cells; here is decided how many are added and how many may be saved up.
+//!
+//! - **Retries**, per service: `ratio` × requests + `min` × time, saved up to `reserve` × (`ratio` × rate + `min`).
+//!   The reserve carries the loss of a whole region, whose requests in flight all want a retry at once; so it is
+//!   full at boot.
+//! - **Hedges**, per route: `budget` × requests, saved up to two seconds' worth, and never fewer than five.
+//! - **Trials**, per pool that some table wants tried: in trial `trial_share` of the service's requests, at least
+//!   two a second; a suspect pool is asked more often, because until it answers its requests go elsewhere; where
+//!   nothing else is left, a dead one every 75 ms.
+
+use super::pool::Pool;
+use crate::model::id::PoolIx;
+use crate::model::signal::Tallies;
+use crate::model::time::Duration;
+use crate::model::topology::Topology;
+use crate::model::view::{State, View};
+
+/// Seconds' worth of hedges that may be saved up, and the least.
+const HEDGES_SAVED: (f64, f64) = (2.0, 5.0);
+/// Trials per second: in trial (at least), suspect, dead with nothing else left.
+const TRIALS: (f64, f64, f64) = (2.0, 20.0, 13.0);
+/// Trials that may be saved up: seconds' worth, and the least.
+const TRIALS_SAVED: (f64, f64) = (0.1, 1.0);
 
 /// Tokens to add to one bucket, and the most it may hold afterwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -8,6 +30,12 @@ pub struct Allowance {
     pub add: f64,
     /// The most it may hold.
     pub cap: f64,
+}
+
+impl Allowance {
+    fn earn(&mut self, add: f64, cap: f64) {
+        (self.add, self.cap) = ((self.add + add).min(cap), cap);
+    }
 }
 
 /// What was earned since the last time somebody asked.
@@ -19,4 +47,66 @@ pub struct Grants {
     pub hedge: Vec<Allowance>,
     /// Trial tokens, by `PoolIx`.
     pub trial: Vec<Allowance>,
+}
+
+/// Collects what is earned until somebody asks.
+#[derive(Clone, Debug)]
+pub struct Purse {
+    grants: Grants,
+}
+
+impl Purse {
+    /// Full retry reserves and hedge bursts.
+    pub fn new(t: &Topology) -> Self {
+        let mut grants = Grants { retry: Vec::new(), hedge: Vec::new(), trial: vec![Allowance::default(); t.pools.len()] };
+        for s in &t.services {
+            let cap = s.retry_budget.reserve.as_secs_f64() * s.retry_budget.min;
+            grants.retry.push(Allowance { add: cap, cap });
+        }
+        for r in &t.routes {
+            let cap = if r.hedge.is_some() { HEDGES_SAVED.1 } else { 0.0 };
+            grants.hedge.push(Allowance { add: cap, cap });
+        }
+        Self { grants }
+    }
+    /// Empty, for another topology: the cells keep their tokens.
+    pub fn empty(t: &Topology) -> Self {
+        let mut p = Self::new(t);
+        p.grants.retry.iter_mut().chain(&mut p.grants.hedge).for_each(|a| a.add = 0.0);
+        p
+    }
+    /// Hand over.
+    pub fn take(&mut self) -> Grants {
+        let out = self.grants.clone();
+        let g = &mut self.grants;
+        g.retry.iter_mut().chain(&mut g.hedge).chain(&mut g.trial).for_each(|a| a.add = 0.0);
+        out
+    }
+    /// What a tick earns. `rates`: requests per second by service.
+    pub fn earn(&mut self, t: &Topology, tallies: &Tallies, dt: Duration, rates: &[f64], view: &View, pools: &[Pool]) {
+        let secs = dt.as_secs_f64();
+        for (i, s) in t.services.iter().enumerate() {
+            let (b, n) = (&s.retry_budget, tallies.requests.get(i).copied().unwrap_or(0));
+            let cap = b.reserve.as_secs_f64() * (b.ratio * rates[i] + b.min);
+            self.grants.retry[i].earn(b.ratio * f64::from(n) + b.min * secs, cap);
+        }
+        for (i, r) in t.routes.iter().enumerate() {
+            let Some(h) = &r.hedge else { continue };
+            let n = f64::from(tallies.routes.get(i).copied().unwrap_or(0));
+            let cap = (HEDGES_SAVED.0 * h.budget * rates[r.service.at()]).max(HEDGES_SAVED.1);
+            self.grants.hedge[i].earn(h.budget * n, cap);
+        }
+        let mut wanted = vec![false; t.pools.len()];
+        view.tables.iter().flat_map(|table| &table.trials).for_each(|p| wanted[p.at()] = true);
+        for p in (0..t.pools.len()).filter(|p| wanted[*p]).map(PoolIx::from) {
+            let service = t.pools[p.at()].service;
+            let pool = &pools[p.at()];
+            let rate = match pool.way.state {
+                State::Trial => (t.services[service.at()].recovery.trial_share * rates[service.at()]).max(TRIALS.0),
+                _ if pool.dead.is_none() => TRIALS.1,
+                _ => TRIALS.2,
+            };
+            self.grants.trial[p.at()].earn(rate * secs, (rate * TRIALS_SAVED.0).max(TRIALS_SAVED.1));
+        }
+    }
 }

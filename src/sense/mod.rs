@@ -15,10 +15,22 @@
 //! [`Controller`] asks them in this order at every tick and publishes the
 //! [`View`](crate::model::view::View). Only it makes [`Event`](crate::model::event::Event)s.
 
+pub mod common_mode;
 pub mod controller;
+pub mod detector;
 pub mod endpoints;
 pub mod grants;
+pub mod limit;
+pub mod pool;
+pub mod ramp;
+pub mod region;
+pub mod share;
+pub mod silence;
+pub mod window;
 
 pub use controller::{Controller, Refused};
 pub use endpoints::EndpointOrder;
 pub use grants::{Allowance, Grants};
+
+#[cfg(test)]
+pub mod testing;
