@@ -18,14 +18,18 @@ pub mod body;
 mod bytes_class;
 mod fields;
 pub mod forward;
+mod from_http2;
 pub mod head;
 mod names;
 pub mod request;
 pub mod response;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use body::{BodyError, Decoder, Encoder, Piece};
 pub use forward::{Delivery, Homeward, Onward};
+pub use from_http2::from_http2;
 pub use head::Head;
 pub use request::{Method, RequestHead, RequestParser};
 pub use response::{ResponseHead, ResponseParser};

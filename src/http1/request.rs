@@ -1,6 +1,6 @@
 //! Requests: one strict reading, or a refusal.
 
-use super::bytes_class::token;
+use super::bytes_class::{token, value_end};
 use super::fields::{self, Fault};
 use super::head::{Head, Span};
 use super::names::Known;
@@ -146,25 +146,26 @@ impl RequestParser {
     /// Takes a complete head off the front of `buf`. `Ok(None)`: read more; what is there is right so far.
     /// After a refusal the connection must be closed: where the next request begins is not known.
     pub fn parse(&mut self, buf: &mut BytesMut, limits: &Limits) -> Result<Option<RequestHead>, Reject> {
-        // A head that drips in is looked at again only when a line is complete, so that the work stays linear in lines.
-        if buf.is_empty() || (self.seen > 0 && self.seen <= buf.len() && memchr::memchr(b'\n', &buf[self.seen..]).is_none()) {
-            self.seen = buf.len();
+        if nothing_new(buf, &mut self.seen) {
             return if buf.len() > limits.header_bytes { Err(too_large(buf, limits)) } else { Ok(None) };
         }
-        self.seen = 0;
         let mut fields = SmallVec::new();
         let end = match read_lines(buf, limits, &mut fields)? {
             Some((line, end)) if end <= limits.header_bytes => (line, end),
-            None if buf.len() <= limits.header_bytes => {
-                self.seen = buf.len();
-                return Ok(None);
-            }
+            None if buf.len() <= limits.header_bytes => return Ok(None),
             _ => return Err(too_large(buf, limits)),
         };
         let (line, end) = end;
+        self.seen = 0;
         let head = Head { raw: buf.split_to(end).freeze(), fields, added: Vec::new() };
         understand(line, head).map(Some)
     }
+}
+
+/// A head that drips in is read again only when a line may be complete, so that the work stays linear in lines.
+pub(super) fn nothing_new(buf: &[u8], seen: &mut usize) -> bool {
+    let before = std::mem::replace(seen, buf.len());
+    buf.is_empty() || (0 < before && before <= buf.len() && value_end(buf, before - 1) == buf.len())
 }
 
 const TOO_LARGE: Reject = Reject { status: 431, why: "request head too large" };

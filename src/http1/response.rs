@@ -7,6 +7,7 @@
 use super::fields::{self, Fault};
 use super::head::{Head, Span};
 use super::names::Known;
+use super::request::nothing_new;
 use super::{BadResponse, BodyFraming, Version};
 use bytes::BytesMut;
 use smallvec::SmallVec;
@@ -66,25 +67,18 @@ impl ResponseParser {
 
     /// Takes a complete head off the front of `buf`. `Ok(None)`: read more.
     pub fn parse(&mut self, buf: &mut BytesMut) -> Result<Option<ResponseHead>, BadResponse> {
-        if buf.is_empty() || (self.seen > 0 && self.seen <= buf.len() && memchr::memchr(b'\n', &buf[self.seen..]).is_none()) {
-            self.seen = buf.len();
+        if nothing_new(buf, &mut self.seen) {
             return if buf.len() > HEAD_BYTES { Err(TOO_LARGE) } else { Ok(None) };
         }
-        self.seen = 0;
-        let Some((version, status, reason, at)) = status_line(buf)? else {
-            self.seen = buf.len();
-            return Ok(None);
-        };
+        let Some((version, status, reason, at)) = status_line(buf)? else { return Ok(None) };
         let mut fields = SmallVec::new();
         let end = match fields::section(buf, at, FIELDS, &mut fields) {
             Ok(Some(end)) if end <= HEAD_BYTES => end,
-            Ok(None) if buf.len() <= HEAD_BYTES => {
-                self.seen = buf.len();
-                return Ok(None);
-            }
+            Ok(None) if buf.len() <= HEAD_BYTES => return Ok(None),
             Ok(_) | Err(Fault::TooMany) => return Err(TOO_LARGE),
             Err(Fault::Syntax(why)) => return Err(BadResponse(why)),
         };
+        self.seen = 0;
         let head = Head { raw: buf.split_to(end).freeze(), fields, added: Vec::new() };
         let head = self.understand(version, status, reason, head)?;
         if head.is_interim() {

@@ -7,24 +7,25 @@
 use super::dial::{Dial, DialError, Target};
 use super::h1::Conn;
 use super::stream::Stream;
+use crate::clock;
+use crate::model::time::Moment;
 use rustls::pki_types::ServerName;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
-use tokio::time::Instant;
 
 struct Idle {
     stream: Stream,
     epoch: u32,
-    since: Instant,
+    since: Moment,
     timeout: Duration,
     name: Option<ServerName<'static>>,
 }
 
 impl Idle {
-    fn usable(&mut self, epoch: u32, now: Instant) -> bool {
-        self.epoch == epoch && now.duration_since(self.since) < self.timeout && self.stream.is_quiet()
+    fn usable(&mut self, epoch: u32, now: Moment) -> bool {
+        self.epoch == epoch && now.since(self.since) < self.timeout && self.stream.is_quiet()
     }
 }
 
@@ -66,7 +67,7 @@ impl Pool {
     pub fn reuse(&self, to: &Target) -> Option<Conn> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&to.id)?;
-        let now = Instant::now();
+        let now = clock::now();
         let name = to.tls.as_ref().map(|(_, n)| n);
         let mut at = list.len();
         while at > 0 {
@@ -117,7 +118,7 @@ impl Pool {
             list.remove(0);
             self.count(|c| c.dropped += 1);
         }
-        list.push(Idle { stream, epoch, since: Instant::now(), timeout, name });
+        list.push(Idle { stream, epoch, since: clock::now(), timeout, name });
     }
 
     /// Opens connections until `idle.warm` of them wait for the endpoint. Returns how many it opened.
@@ -134,7 +135,7 @@ impl Pool {
 
     /// Closes what has expired, was closed by the peer, or speaks unasked. To be called about once a second.
     pub fn sweep(&self) {
-        let now = Instant::now();
+        let now = clock::now();
         self.retain_idle(|_, i| {
             let epoch = i.epoch;
             i.usable(epoch, now)
