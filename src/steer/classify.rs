@@ -18,3 +18,31 @@ pub fn status(status: u16, retry_after: bool, route: &Route) -> Outcome {
         _ => Outcome::Ok,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steer::fake;
+
+    #[test]
+    fn statuses_mean_what_the_table_says() {
+        let mut route = fake::route("r");
+        for (code, retry_after, outcome) in [
+            (200, false, Outcome::Ok),
+            (404, false, Outcome::Ok),
+            (429, false, Outcome::Overload(429)),
+            (500, false, Outcome::Status(500)),
+            (500, true, Outcome::Status(500)),
+            (501, false, Outcome::Ok),
+            (502, true, Outcome::Status(502)),
+            (503, false, Outcome::Status(503)),
+            (503, true, Outcome::Overload(503)),
+            (599, false, Outcome::Status(599)),
+        ] {
+            assert_eq!(status(code, retry_after, &route), outcome, "{code}");
+        }
+        route.retry.statuses = vec![404, 501];
+        assert_eq!(status(404, false, &route), Outcome::Status(404));
+        assert_eq!(status(501, false, &route), Outcome::Status(501));
+    }
+}

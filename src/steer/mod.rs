@@ -16,6 +16,9 @@ pub mod attempt;
 pub mod choose;
 pub mod classify;
 pub mod eject;
+#[cfg(test)]
+#[allow(missing_docs)]
+pub mod fake;
 pub mod fallback;
 pub mod guard;
 pub mod lastgood;
