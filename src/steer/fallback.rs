@@ -119,7 +119,7 @@ pub struct Answer {
     /// Why.
     pub refusal: Refusal,
     /// Every header it carries besides framing and Date, names in their usual spelling.
-    pub headers: SmallVec<[(&'static str, Cow<'static, str>); 5]>,
+    pub headers: SmallVec<[(&'static str, Cow<'static, str>); 4]>,
     /// Its body (left out by the edge where the method is HEAD).
     pub body: Bytes,
 }
@@ -161,7 +161,7 @@ pub fn honest_for_writes(s: &StaticAnswer) -> bool {
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
 fn fixed(s: &StaticAnswer, refusal: Refusal, route: &Route, dice: &mut Dice) -> Answer {
-    let mut headers: SmallVec<[_; 5]> = SmallVec::new();
+    let mut headers: SmallVec<[_; 4]> = SmallVec::new();
     headers.push(("Content-Type", Cow::Owned(s.content_type.clone())));
     headers.push(("Cache-Control", Cow::Borrowed("no-store")));
     headers.push(("Proxy-Status", Cow::Borrowed(refusal.proxy_status())));
@@ -179,7 +179,7 @@ fn unavailable(u: &Unavailable, refusal: Refusal, repeat_safe: bool, dice: &mut 
         Refusal::Shed => (503, RequestOutcome::Shed),
         Refusal::Deadline | Refusal::NoRegion | Refusal::Residency => (503, RequestOutcome::Unavailable),
     };
-    let mut headers: SmallVec<[_; 5]> = SmallVec::new();
+    let mut headers: SmallVec<[_; 4]> = SmallVec::new();
     headers.push(("Content-Type", Cow::Borrowed("text/plain; charset=utf-8")));
     headers.push(("Cache-Control", Cow::Borrowed("no-store")));
     headers.push(("Proxy-Status", Cow::Borrowed(refusal.proxy_status())));
