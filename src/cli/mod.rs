@@ -1,1 +1,105 @@
-//! One file per command.
+//! The command line: one file per command.
+//!
+//! A command is a file with `Args` (clap) and `run(Args) -> Outcome`, and a line in [`Command`]. What every command keeps to:
+//!
+//! | exit | means |
+//! |---|---|
+//! | 0 | done; valid; safe |
+//! | 1 | the answer is no: problems found, unsafe, an objective missed |
+//! | 2 | could not run: wrong arguments, no such file, no answer |
+//!
+//! What was asked for goes to standard output, everything else to standard error. An error says what to do next.
+//! Colours appear only on a terminal, and not under `NO_COLOR`.
+
+mod check;
+mod schema;
+pub mod style;
+
+use clap::{Parser, Subcommand};
+use std::fmt;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// An edge reverse proxy that keeps a service answering when a whole region goes dark.
+#[derive(Parser)]
+#[command(name = "evenkeel", version, arg_required_else_help = true, max_term_width = 110, disable_help_subcommand = true)]
+#[command(after_help = "First steps: write a config (config/minimal.yaml is the shortest), then `evenkeel check --config FILE`.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Every problem of a config and every warning. Exit 0: valid, 1: problems, 2: could not run.
+    Check(check::Args),
+    /// The JSON Schema (2020-12) of the config file, for editors.
+    Schema(schema::Args),
+}
+
+impl Command {
+    fn run(self) -> Outcome {
+        match self {
+            Self::Check(args) => check::run(args),
+            Self::Schema(args) => schema::run(args),
+        }
+    }
+}
+
+/// How a command ended.
+pub type Outcome = Result<Verdict, Failure>;
+
+/// The answer of a command that could run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Exit 0.
+    Good,
+    /// Exit 1: the answer is no.
+    Bad,
+}
+
+/// A command that could not run: exit 2.
+#[derive(Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub what: String,
+    /// What to do next; empty: nothing better than to read `what`.
+    pub next: String,
+}
+
+impl Failure {
+    /// What went wrong, and what to do next.
+    pub fn new(what: impl fmt::Display, next: impl fmt::Display) -> Self {
+        Self { what: what.to_string(), next: next.to_string() }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(e: std::io::Error) -> Self {
+        Self::new(e, "")
+    }
+}
+
+/// Runs what the arguments ask for.
+pub fn main() -> ExitCode {
+    // clap itself ends the process with 2 on wrong arguments, with 0 after --help.
+    match Cli::parse().command.run() {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::from(1),
+        // Whoever read our output has gone (`| head`): nobody is left to be told.
+        Err(failure) if failure.what.contains("Broken pipe") => ExitCode::SUCCESS,
+        Err(failure) => {
+            let style = style::Style::of(&std::io::stderr());
+            eprintln!("{}: {}", style.red("error"), failure.what);
+            if !failure.next.is_empty() {
+                eprintln!(" {} {}", style.bold("next:"), failure.next);
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Writes to standard output; unlike `println!` it does not panic when the reader has gone.
+pub fn say(text: impl fmt::Display) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}

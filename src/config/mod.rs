@@ -6,7 +6,7 @@
 //!
 //! - [`tree`]: YAML with positions; duplicate keys, anchors, tabs.
 //! - [`read`]: tree to raw types through serde, going on past every mistake, so that one run tells all of them.
-//! - [`file`], [`value`]: the raw types and the notations.
+//! - [`file`], [`value`]: the raw types and the notations; [`schema`]: the JSON Schema made of them.
 //! - [`validate`]: what belongs together, and what is lawful but dangerous. Only it sees raw types.
 //! - `later`: keys that this version does not act on yet.
 
@@ -15,6 +15,7 @@ pub mod file;
 mod later;
 pub mod problem;
 pub mod read;
+pub mod schema;
 pub mod tree;
 pub mod validate;
 pub mod value;
@@ -24,6 +25,7 @@ pub use problem::{Problem, Problems};
 pub use validate::{Checked, Surroundings};
 
 use crate::model::view::{Compiled, Source};
+use std::io::Read;
 use std::path::Path;
 
 /// A config that may be used, where it came from, and what to look at in it.
@@ -44,8 +46,19 @@ impl Loaded {
 
 /// Reads and checks a file. Everything that is wrong comes at once.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    let text = std::fs::read_to_string(path).map_err(|e| Problems::unreadable(path, &e))?;
-    parse(&text, path)
+    parse(&read_text(path)?, path)
+}
+
+/// The text of a file; larger than any config, or no text at all, is refused unread.
+pub fn read_text(path: &Path) -> Result<String, Problems> {
+    const MOST: u64 = 64 << 20;
+    let refuse = |e| Problems::unreadable(path, &e);
+    let mut text = String::new();
+    std::fs::File::open(path).map_err(refuse)?.take(MOST + 1).read_to_string(&mut text).map_err(refuse)?;
+    if text.len() as u64 > MOST {
+        return Err(refuse(std::io::Error::other("larger than 64 MiB")));
+    }
+    Ok(text)
 }
 
 /// Checks a text as if it stood in this file.

@@ -105,6 +105,20 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// For machines.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "file": *self.file,
+            "line": self.place.map(|p| p.line),
+            "column": self.place.map(|p| p.column),
+            "path": self.path,
+            "message": self.message,
+            "notes": self.notes,
+        })
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = if self.level == Level::Error { "error" } else { "warning" };

@@ -1,0 +1,1 @@
+//! `evenkeel explain`: the way of one request under a config, and why.

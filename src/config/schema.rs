@@ -1,0 +1,70 @@
+//! The JSON Schema (2020-12) of the config file, made of the raw types, so that it cannot say anything else than the reader.
+
+use super::file::{self, service};
+use crate::model::policy;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// What must be there: every key has a default for the reader's sake, these an empty one that `validate` refuses.
+const REQUIRED: &[(&str, &[&str])] = &[
+    ("Service", &["pools"]),
+    ("Route", &["name", "service"]),
+    ("Listener", &["address"]),
+    ("ListenerTls", &["certificates"]),
+    ("Certificate", &["cert", "key"]),
+    ("Token", &["name", "file"]),
+    ("Guard", &["json", "reject"]),
+    ("JsonExpect", &["pointer"]),
+];
+
+/// The schema as a JSON value.
+pub fn schema() -> Value {
+    let mut generator: SchemaGenerator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = generator.root_schema_for::<file::File>().to_value();
+    schema["title"] = json!("Evenkeel");
+    schema["required"] = json!(["version", "listeners", "regions", "services", "routes"]);
+    schema["properties"]["version"] = json!({"const": 1, "description": "The version of this format."});
+    for (name, keys) in REQUIRED {
+        let block = &mut schema["$defs"][name];
+        block["required"] = json!(keys);
+        for key in *keys {
+            if let Some(property) = block["properties"][key].as_object_mut() {
+                property.remove("default");
+            }
+        }
+    }
+    // What a service leaves out comes from the top, so the raw types have no default; the top has.
+    for key in ["listeners", "regions", "services", "routes", "failover", "recovery", "overload", "retry_budget"] {
+        if let Some(property) = schema["properties"][key].as_object_mut() {
+            property.remove("default");
+        }
+    }
+    for key in ["failover", "recovery", "overload", "retry_budget"] {
+        if let Some(property) = schema["$defs"]["Service"]["properties"][key].as_object_mut() {
+            property.remove("default");
+        }
+    }
+    defaults(&mut schema, "Failover", service::Failover::from(policy::Failover::default()));
+    defaults(&mut schema, "Recovery", service::Recovery::from(policy::Recovery::default()));
+    let overload = service::Overload::from(policy::Overload::default());
+    defaults(&mut schema, "Limit", overload.limit.clone());
+    defaults(&mut schema, "Overload", overload);
+    defaults(&mut schema, "RetryBudget", service::RetryBudget::from(policy::RetryBudget::default()));
+    schema
+}
+
+fn defaults(schema: &mut Value, name: &str, block: impl Serialize) {
+    let Ok(Value::Object(values)) = serde_json::to_value(block) else { return };
+    for (key, value) in values {
+        if let Some(property) = schema["$defs"][name]["properties"][&key].as_object_mut() {
+            property.insert("default".into(), value);
+        }
+    }
+}
+
+/// The schema as text, as in `config/evenkeel.schema.json`.
+pub fn text() -> String {
+    format!("{:#}", schema())
+}
