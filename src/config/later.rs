@@ -44,27 +44,11 @@ pub(super) fn check(checker: &mut Checker<'_>) {
 /// The paths that a pattern matches and that ask for something: null and false do not.
 fn matching(root: &Node, pattern: &str) -> Vec<Path> {
     let (pattern, value) = pattern.split_once('=').map_or((pattern, None), |(p, v)| (p, Some(v)));
-    let mut found = vec![(Path::default(), root)];
-    for part in pattern.split('.') {
-        found = found
-            .into_iter()
-            .flat_map(|(path, node)| -> Vec<(Path, &Node)> {
-                match &node.value {
-                    Value::List(items) if part == "[]" => items.iter().enumerate().map(|(i, n)| (path.at(i), n)).collect(),
-                    Value::Map(entries) if part != "[]" => {
-                        let fits = entries.iter().filter(|e| part == "*" || e.key == part);
-                        fits.map(|e| (path.key(&e.key), &e.node)).collect()
-                    }
-                    _ => vec![],
-                }
-            })
-            .collect();
-    }
     let asks = |node: &Node| match &node.value {
         _ if node.is_null() => false,
         Value::Scalar { text, .. } => value.map_or(text != "false", |v| v == text),
         Value::List(items) => !items.is_empty(),
         Value::Map(_) => true,
     };
-    found.into_iter().filter(|(_, node)| asks(node)).map(|(path, _)| path).collect()
+    root.all(pattern).into_iter().filter(|(_, node)| asks(node)).map(|(path, _)| path).collect()
 }

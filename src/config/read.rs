@@ -23,6 +23,8 @@ pub struct Wrong {
     pub key: bool,
     /// What; further lines are notes.
     pub message: String,
+    /// What may have been meant instead: nobody need say that this is missing.
+    pub meant: Option<Path>,
 }
 
 /// The newtype of this name may be one value or a list of them (as serde knows no such thing, the name tells).
@@ -49,7 +51,7 @@ pub fn read<T: DeserializeOwned + Default>(root: &Node) -> Reading<T> {
             Err(stop) => {
                 let path = stop.path.unwrap_or_default();
                 let mut cut = path.clone();
-                wrong.push(Wrong { path, key: false, message: stop.message });
+                wrong.push(Wrong { path, key: false, message: stop.message, meant: None });
                 // What cannot be cut out by itself (the settings of a kind) goes with what is around it.
                 while !cut.0.is_empty() && !state.cut.borrow_mut().insert(cut.clone()) {
                     cut.0.pop();
@@ -60,14 +62,14 @@ pub fn read<T: DeserializeOwned + Default>(root: &Node) -> Reading<T> {
             }
         }
     };
-    wrong.extend(state.unknown.into_inner().into_iter().map(|(path, message)| Wrong { path, key: true, message }));
+    wrong.extend(state.unknown.into_inner().into_values());
     Reading { value, wrong, cut: state.cut.into_inner() }
 }
 
 #[derive(Default)]
 struct State {
     cut: RefCell<BTreeSet<Path>>,
-    unknown: RefCell<BTreeMap<Path, String>>,
+    unknown: RefCell<BTreeMap<Path, Wrong>>,
 }
 
 /// Why reading stopped.
@@ -102,6 +104,14 @@ impl<'a> At<'a> {
     }
     fn expected<T>(&self, what: &str) -> Result<T, Stop> {
         Err(self.stop(format!("must be {what}, but is {}", describe(self.node))))
+    }
+    fn expected_list<T>(&self) -> Result<T, Stop> {
+        let meant = match &self.node.value {
+            _ if self.node.is_null() => "put the items below it, or take the line out".into(),
+            Value::Scalar { text, .. } => format!("did you mean `[{text}]`?"),
+            _ => "allowed: [a, b], or lines that begin with `- `".into(),
+        };
+        Err(self.stop(format!("must be a list, but is {}\n{meant}", describe(self.node))))
     }
     /// The text of an unquoted scalar that is not null.
     fn plain(&self) -> Option<&'a str> {
@@ -245,7 +255,7 @@ impl<'de> de::Deserializer<'de> for At<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
-        let Value::List(items) = &self.node.value else { return self.expected("a list ([a, b], or lines that begin with `- `)") };
+        let Value::List(items) = &self.node.value else { return self.expected_list() };
         let cut = self.state.cut.borrow().clone();
         let kept = items.iter().enumerate().map(|(i, node)| (self.path.at(i), node)).filter(|(path, _)| !cut.contains(path));
         Self::locate(&self.path, visitor.visit_seq(Items { items: kept.collect::<Vec<_>>().into_iter(), state: self.state }))
@@ -273,7 +283,7 @@ impl<'de> de::Deserializer<'de> for At<'_> {
         for entry in entries {
             let path = self.path.key(&entry.key);
             if !keys.contains(&entry.key.as_str()) {
-                self.state.unknown.borrow_mut().insert(path, unknown(&entry.key, keys));
+                self.state.unknown.borrow_mut().insert(path.clone(), unknown(&self.path, path, &entry.key, keys));
             } else if !cut.contains(&path) {
                 kept.push((path, entry));
             }
@@ -305,10 +315,12 @@ impl<'de> de::Deserializer<'de> for At<'_> {
     }
 }
 
-fn unknown(key: &str, keys: &[&str]) -> String {
-    let meant = nearest(key, keys.iter().copied()).map_or(String::new(), |n| format!("\ndid you mean `{n}`?"));
-    let moved = if meant.is_empty() { elsewhere(key) } else { String::new() };
-    format!("unknown key `{key}`\nallowed: {}{meant}{moved}", keys.join(", "))
+fn unknown(block: &Path, path: Path, key: &str, keys: &[&str]) -> Wrong {
+    let hint = elsewhere(key);
+    let near = nearest(key, keys.iter().copied()).filter(|_| hint.is_empty());
+    let hint = near.map_or(hint, |n| format!("\ndid you mean `{n}`?"));
+    let message = format!("unknown key `{key}`\nallowed: {}{hint}", keys.join(", "));
+    Wrong { path, key: true, message, meant: near.map(|n| block.key(n)) }
 }
 
 /// Words that other proxies use for what has another name or place here.

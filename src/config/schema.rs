@@ -1,6 +1,7 @@
 //! The JSON Schema (2020-12) of the config file, made of the raw types, so that it cannot say anything else than the reader.
 
 use super::file::{self, service};
+use super::problem::{Path, Seg};
 use crate::model::policy;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -67,4 +68,38 @@ fn defaults(schema: &mut Value, name: &str, block: impl Serialize) {
 /// The schema as text, as in `config/evenkeel.schema.json`.
 pub fn text() -> String {
     format!("{:#}", schema())
+}
+
+/// Where a key that stands in the wrong block would be right: `services.*.pools.*`. `None`: nowhere, or in many places.
+pub fn home(path: &Path) -> Option<String> {
+    let Some(Seg::Key(key)) = path.0.last() else { return None };
+    let schema = schema();
+    let mut homes = vec![];
+    walk(&schema, &schema, "", &mut |place, block| {
+        if block["properties"].get(key).is_some() {
+            let place = place.trim_start_matches('.').replace(".[]", "[]");
+            homes.push(if place.is_empty() { "the top of the file".into() } else { format!("`{place}`") });
+        }
+    });
+    homes.dedup();
+    (1..=3).contains(&homes.len()).then(|| homes.join(" or "))
+}
+
+/// Every block that the schema knows, with its place: `.services.*.pools.*`, `.routes.[]`.
+pub fn walk(root: &Value, node: &Value, place: &str, visit: &mut dyn FnMut(&str, &Value)) {
+    let target = node["$ref"].as_str().and_then(|r| root.pointer(r.trim_start_matches('#'))).unwrap_or(node);
+    if let Some(properties) = target["properties"].as_object() {
+        visit(place, target);
+        for (key, property) in properties {
+            walk(root, property, &format!("{place}.{key}"), visit);
+        }
+    }
+    for (key, suffix) in [("additionalProperties", ".*"), ("items", ".[]")] {
+        if target[key].is_object() {
+            walk(root, &target[key], &format!("{place}{suffix}"), visit);
+        }
+    }
+    for key in ["anyOf", "oneOf"] {
+        target[key].as_array().into_iter().flatten().for_each(|option| walk(root, option, place, visit));
+    }
 }

@@ -26,6 +26,80 @@ fn the_shortest_config_has_all_defaults() {
     assert_eq!(t.tables.len(), 1);
 }
 
+/// `config/full.yaml` is the reference: it must name every key of the schema, and its values must be the real defaults.
+mod full {
+    use super::super::{file, read, schema, tree};
+    use crate::model::policy;
+
+    const TEXT: &str = include_str!("../../config/full.yaml");
+
+    #[test]
+    fn names_every_key() {
+        let (tree, _) = tree::parse(TEXT).unwrap();
+        let schema = schema::schema();
+        let mut missing = vec![];
+        schema::walk(&schema, &schema, "", &mut |place, block| {
+            for key in block["properties"].as_object().unwrap().keys() {
+                let given = |place: &str| tree.all(place).iter().any(|(_, node)| node.entry(key).is_some());
+                // What is off by default, or refused in this version, stands in a comment.
+                let comment = ["fleet", "tracing", "spool", "tokens", "access", "affinity"].iter().any(|k| place.contains(k) || k == key);
+                if !given(place) && !given(&format!("{place}.[]")) && !(comment && TEXT.contains(&format!("{key}: "))) {
+                    missing.push(format!("{place}.{key}"));
+                }
+            }
+        });
+        // In a service these four may be empty: their keys stand at the top.
+        let inherited =
+            |m: &String| ["failover", "recovery", "overload", "retry_budget"].iter().any(|k| m.starts_with(&format!(".services.*.{k}.")));
+        // Headers towards the client have the keys of headers towards the backend.
+        missing.retain(|m| !inherited(m) && !m.starts_with(".routes.[].response_headers."));
+        assert!(missing.is_empty(), "config/full.yaml does not name {missing:?}");
+    }
+
+    #[test]
+    fn gives_the_real_defaults() {
+        let (tree, flaws) = tree::parse(TEXT).unwrap();
+        let reading = read::read::<file::File>(&tree);
+        assert_eq!((reading.wrong, flaws), (vec![], vec![]));
+        let f = reading.value;
+        let d = file::File::default();
+        assert_eq!((f.edge, f.limits, f.admin), (d.edge, d.limits, d.admin));
+        assert_eq!((f.logging, f.tracing, f.fleet), (d.logging, d.tracing, d.fleet));
+        assert_eq!((f.stale, f.spool, f.journal), (d.stale, d.spool, d.journal));
+        assert_eq!(f.failover, policy::Failover::default().into());
+        assert_eq!(f.recovery, policy::Recovery::default().into());
+        assert_eq!(f.overload, policy::Overload::default().into());
+        assert_eq!(f.retry_budget, policy::RetryBudget::default().into());
+        assert_eq!(f.listeners[0], file::Listener { address: "0.0.0.0:8080".into(), ..Default::default() });
+        assert_eq!(*f.regions.get("east").unwrap(), file::Region::default());
+        let app = f.services.get("app").unwrap().clone();
+        assert_eq!(app, file::service::Service { pools: app.pools.clone(), ..Default::default() });
+        assert_eq!(f.services.get("other").unwrap().tls, Some(file::service::Tls::default()));
+        let (plain, rich) = (f.routes[0].clone(), f.routes[1].clone());
+        let methods = file::route::Match { methods: vec!["POST".into()], ..Default::default() };
+        let default = file::route::Route { name: Some("plain".into()), service: "app".into(), r#match: methods, ..Default::default() };
+        assert_eq!(plain, default);
+        assert_eq!((rich.hedge, rich.rewrite), (Some(Default::default()), Some(Default::default())));
+        use file::route::Degrade;
+        let ways = [Degrade::Stale(Default::default()), Degrade::Static(Default::default()), Degrade::Unavailable(Default::default())];
+        assert_eq!(rich.degrade, ways);
+        assert!(!rich.guards[0].mask);
+    }
+}
+
+#[test]
+fn the_configs_in_the_repository_are_good() {
+    for text in
+        [include_str!("../../config/minimal.yaml"), include_str!("../../config/three-regions.yaml"), include_str!("../../config/full.yaml")]
+    {
+        good(text);
+    }
+    let minimal = good(include_str!("../../config/minimal.yaml"));
+    assert_eq!(minimal.warnings, Problems::default());
+    assert!(include_str!("../../config/minimal.yaml").lines().count() <= 12);
+    assert_eq!(good(include_str!("../../config/three-regions.yaml")).warnings, Problems::default());
+}
+
 #[test]
 fn the_exam_configs_are_accepted_as_they_are() {
     for (text, service) in [

@@ -85,6 +85,42 @@ impl Node {
             _ => None,
         })
     }
+    /// Everything that a pattern matches: `routes.[].degrade.[]`, `services.*.pools.*`; empty: the root.
+    pub fn all(&self, pattern: &str) -> Vec<(Path, &Node)> {
+        let mut found = vec![(Path::default(), self)];
+        for part in pattern.split('.').filter(|p| !p.is_empty()) {
+            found = found
+                .into_iter()
+                .flat_map(|(path, node)| -> Vec<(Path, &Node)> {
+                    match &node.value {
+                        Value::List(items) if part == "[]" => items.iter().enumerate().map(|(i, n)| (path.at(i), n)).collect(),
+                        Value::Map(entries) if part != "[]" => {
+                            let fits = entries.iter().filter(|e| part == "*" || e.key == part);
+                            fits.map(|e| (path.key(&e.key), &e.node)).collect()
+                        }
+                        _ => vec![],
+                    }
+                })
+                .collect();
+        }
+        found
+    }
+    /// Whether there is something to point at, all of it on this line.
+    fn on_line(&self, line: usize) -> bool {
+        let whole = matches!(self.value, Value::Scalar { .. }) || self.place.width > 1;
+        whole && self.place.line == line && !self.is_null()
+    }
+    /// Where to show a node that stands alone: a block in a list is known by its first line.
+    fn shown(&self) -> Place {
+        match &self.value {
+            Value::Map(entries) if self.place.width == 1 => entries.first().map_or(self.place, |e| {
+                let end = e.node.place.column + e.node.place.width;
+                let same = e.node.place.line == e.place.line && e.node.place.column > e.place.column;
+                Place { width: if same { end - e.place.column } else { e.place.width }, ..e.place }
+            }),
+            _ => self.place,
+        }
+    }
     /// Where a problem with the value at this path is to be shown: at the value where it stands on its key's line, else at
     /// the key; where there is no such value, at the nearest thing around it.
     pub fn place(&self, path: &Path) -> Option<Place> {
@@ -92,12 +128,12 @@ impl Node {
         for seg in &path.0 {
             let (next, at) = match (seg, &node.value) {
                 (Seg::Key(k), Value::Map(_)) => match node.entry(k) {
-                    Some(e) if e.node.place.line == e.place.line && !e.node.is_null() => (&e.node, e.node.place),
+                    Some(e) if e.node.on_line(e.place.line) => (&e.node, e.node.place),
                     Some(e) => (&e.node, e.place),
                     None => break,
                 },
                 (Seg::At(i), Value::List(items)) => match items.get(*i) {
-                    Some(n) => (n, n.place),
+                    Some(n) => (n, n.shown()),
                     None => break,
                 },
                 _ => break,

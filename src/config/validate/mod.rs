@@ -13,6 +13,7 @@ use super::file::File;
 use super::later;
 use super::problem::{Level, Path, Problem, Problems, nearest};
 use super::read::{self, any_of};
+use super::schema;
 use super::tree::{self, Node};
 use crate::model::topology::Topology;
 use std::collections::BTreeSet;
@@ -59,11 +60,18 @@ pub fn check(text: &str, around: &Surroundings) -> Result<Checked, Problems> {
         found.add(Level::Error, Some(flaw.place), &flaw.path, &flaw.message);
     }
     let reading = read::read::<File>(&tree);
-    let mut checker =
-        Checker { silent: reading.wrong.iter().map(|w| w.path.clone()).collect(), cut: reading.cut, tree: &tree, around, found };
+    let mut checker = Checker {
+        silent: reading.wrong.iter().flat_map(|w| [Some(w.path.clone()), w.meant.clone()]).flatten().collect(),
+        cut: reading.cut,
+        tree: &tree,
+        around,
+        found,
+    };
     for wrong in &reading.wrong {
         let place = if wrong.key { tree.key_place(&wrong.path) } else { tree.place(&wrong.path) };
-        checker.found.add(Level::Error, place, &wrong.path, &wrong.message);
+        let home = schema::home(&wrong.path).filter(|_| wrong.key && wrong.meant.is_none());
+        let home = home.map_or(String::new(), |home| format!("\nsuch a key belongs to {home}"));
+        checker.found.add(Level::Error, place, &wrong.path, &(wrong.message.clone() + &home));
     }
     later::check(&mut checker);
     let topology = checker.topology(&reading.value);
@@ -104,7 +112,7 @@ impl Found {
 pub(super) struct Checker<'a> {
     pub(super) tree: &'a Node,
     around: &'a Surroundings,
-    /// Paths that reading has complained of.
+    /// Paths that reading has complained of, or that were misspelt.
     silent: BTreeSet<Path>,
     /// Values that are missing from the raw file because of that.
     cut: BTreeSet<Path>,

@@ -76,7 +76,8 @@ impl Checker<'_> {
         let mut known: Vec<&str> = regions.iter().filter_map(|r| r.jurisdiction.as_deref()).collect();
         known.sort_unstable();
         known.dedup();
-        for (i, j) in list.iter().enumerate().filter(|(_, j)| !known.contains(&j.as_str())) {
+        let strange = |(_, j): &(usize, &String)| !known.contains(&j.as_str());
+        for (i, j) in list.iter().enumerate().filter(strange).filter(|_| list.iter().any(|j| known.contains(&j.as_str()))) {
             let meant = nearest(j, known.iter().copied()).map_or(String::new(), |n| format!("\ndid you mean `{n}`?"));
             self.warn(&here.at(i), format!("no region has the jurisdiction `{j}`\nthere are: {}{meant}", known.join(", ")));
         }
@@ -118,8 +119,9 @@ impl Checker<'_> {
     ) -> Route {
         let deadline = r.deadline.0;
         let attempt_timeout = r.attempt_timeout.map_or(deadline / 3, |s| s.0);
-        for (key, time) in [("deadline", deadline), ("attempt_timeout", attempt_timeout), ("idle_timeout", r.idle_timeout.0)] {
-            self.require(!time.is_zero(), &at.key(key), "0 would fail every request\nallowed: more than 0");
+        for (key, time) in [("deadline", Some(r.deadline)), ("attempt_timeout", r.attempt_timeout), ("idle_timeout", Some(r.idle_timeout))]
+        {
+            self.require(time.is_none_or(|t| !t.0.is_zero()), &at.key(key), "0 would fail every request\nallowed: more than 0");
         }
         if let Some(hedge) = &r.hedge {
             let zero = matches!(hedge.after.0, HedgeAfter::Fixed(d) if d.is_zero());

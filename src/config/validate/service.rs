@@ -85,9 +85,7 @@ impl Checker<'_> {
                 overload: s.overload.over(&top.overload),
                 retry_budget: s.retry_budget.over(&top.retry_budget),
             };
-            if ["failover", "recovery", "overload", "retry_budget"].iter().any(|k| self.tree.find(&at.key(k)).is_some()) {
-                self.policies(&at, &own);
-            }
+            self.policies(&at, &own);
             self.require(
                 !s.connect_timeout.0.is_zero(),
                 &at.key("connect_timeout"),
@@ -292,8 +290,26 @@ impl Checker<'_> {
         );
     }
 
+    /// The blocks below a path; those that a service does not have came from the top, and were looked at there.
     fn policies(&mut self, at: &Path, p: &Policies) {
-        let (f, here) = (&p.failover, at.key("failover"));
+        let has = |this: &Self, key: &str| at.0.is_empty() || this.tree.find(&at.key(key)).is_some();
+        if has(self, "failover") {
+            self.failover(&at.key("failover"), &p.failover);
+        }
+        if has(self, "recovery") {
+            self.recovery(&at.key("recovery"), &p.recovery);
+        }
+        if has(self, "overload") {
+            self.overload(&at.key("overload").key("limit"), &p.overload);
+        }
+        if has(self, "retry_budget") {
+            let here = at.key("retry_budget").key("reserve");
+            let enough = p.retry_budget.reserve >= Duration::from_secs(1);
+            self.require(enough, &here, "too short to carry the loss of a region\nallowed: 1s or more");
+        }
+    }
+
+    fn failover(&mut self, here: &Path, f: &policy::Failover) {
         self.require(f.window >= Duration::from_secs(1), &here.key("window"), "too short to judge anything\nallowed: 1s or more");
         self.require(f.min_requests > 0, &here.key("min_requests"), "allowed: 1 or more");
         self.require(f.failure_rate > 0.0, &here.key("failure_rate"), "0 would trip healthy pools\nallowed: more than 0%, for example 50%");
@@ -309,7 +325,9 @@ impl Checker<'_> {
             &here.key("open"),
             "too short: a dead region would be tried again and again\nallowed: 100ms or more at first, for example 5s..5m",
         );
-        let (r, here) = (&p.recovery, at.key("recovery"));
+    }
+
+    fn recovery(&mut self, here: &Path, r: &policy::Recovery) {
         let ascending =
             r.steps.windows(2).all(|w| w[0] < w[1]) && r.steps.first().is_some_and(|s| *s > 0.0) && r.steps.last() == Some(&1.0);
         self.require(
@@ -323,19 +341,15 @@ impl Checker<'_> {
             &here.key("latency_ratio"),
             "less than 1 asks a recovering pool to be faster than it was\nallowed: 1 or more, for example 1.5",
         );
-        let (o, here) = (&p.overload, at.key("overload").key("limit"));
+    }
+
+    fn overload(&mut self, here: &Path, o: &policy::Overload) {
         self.require(o.min > 0, &here.key("min"), "allowed: 1 or more");
         self.require(o.max >= o.min, &here.key("max"), format!("{} is less than min, {}", o.max, o.min));
         self.require(
             (o.min..=o.max.max(o.min)).contains(&o.initial),
             &here.key("initial"),
             format!("{} is not between min, {}, and max, {}", o.initial, o.min, o.max),
-        );
-        let here = at.key("retry_budget").key("reserve");
-        self.require(
-            p.retry_budget.reserve >= Duration::from_secs(1),
-            &here,
-            "too short to carry the loss of a region\nallowed: 1s or more",
         );
     }
 }

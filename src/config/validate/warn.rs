@@ -38,18 +38,20 @@ fn route(checker: &mut Checker<'_>, t: &Topology, i: usize, at: &Path) {
     }
     let header = r.matches.headers.first().map(|(name, _)| name);
     if let (Some(header), Some(residency)) = (header, &r.residency) {
-        let without = |later: &&Route| {
-            overlaps(&later.matches, &r.matches) && later.matches.headers.is_empty() && !later.allowed.iter().all(|x| r.allowed.has(x))
+        let foreign = |later: &Route| -> Vec<&str> {
+            let homes = t.services[later.service.at()].pools.iter().map(|p| t.pools[p.at()].region);
+            homes.filter(|x| later.allowed.has(*x) && !r.allowed.has(*x)).map(|x| &*t.regions[x.at()].name).collect()
         };
+        let without =
+            |later: &&Route| overlaps(&later.matches, &r.matches) && later.matches.headers.is_empty() && !foreign(later).is_empty();
         if let Some(later) = t.routes[i + 1..].iter().find(without) {
-            let where_to: Vec<&str> = later.allowed.iter().filter(|x| !r.allowed.has(*x)).map(|x| &*t.regions[x.at()].name).collect();
             checker.warn(
                 &at.key("residency"),
                 format!(
                     "the residency [{}] hangs on the request header `{header}` alone: without it route {} takes the request, which may go to {}\nbetter: tell such requests by host or path, or see to it that something trusted sets the header",
                     residency.join(", "),
                     later.name,
-                    where_to.join(", "),
+                    foreign(later).join(", "),
                 ),
             );
         }

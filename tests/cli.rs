@@ -1,0 +1,70 @@
+//! The command line from outside: what it prints, and its exit codes. Golden files are read by people, too:
+//! `UPDATE_GOLDEN=1 cargo test --test cli` writes them anew, `git diff` shows what became of them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn evenkeel(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(args)
+        .env_remove("EVENKEEL_ADMIN")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("the program can be started")
+}
+
+/// Exit code, standard output and standard error in one text.
+fn told(out: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = out.status.code().map_or("none".into(), |c| c.to_string());
+    format!("{}{}exit {code}\n", text(&out.stderr), text(&out.stdout))
+}
+
+fn golden(path: &Path, is: &str) {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, is).expect("golden file written");
+    }
+    let should = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(should == is, "{} differs; it says now:\n{is}", path.display());
+}
+
+#[test]
+fn every_broken_config_is_answered_as_in_its_golden_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "yaml" || e == "json"));
+    files.sort();
+    assert!(files.len() > 10);
+    for file in files {
+        let name = format!("tests/golden/config/{}", file.file_name().unwrap().to_string_lossy());
+        golden(&file.with_extension("txt"), &told(&evenkeel(&["check", "--config", &name])));
+    }
+}
+
+#[test]
+fn check_says_by_its_exit_code_whether_it_could_run() {
+    let missing = evenkeel(&["check", "--config", "no/such/file.yaml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&missing.stderr);
+    assert!(told.contains("error: no/such/file.yaml: cannot be read") && told.contains("next:"), "{told}");
+    assert_eq!(evenkeel(&["check"]).status.code(), Some(2));
+    assert_eq!(evenkeel(&["check", "--config", "tests/golden/config/exam-perf.yaml"]).status.code(), Some(0));
+    assert_eq!(evenkeel(&["check", "--strict", "--config", "tests/golden/config/exam-failover.json"]).status.code(), Some(1));
+}
+
+#[test]
+fn check_for_machines() {
+    let out = evenkeel(&["check", "--json", "--config", "tests/golden/config/unknown-key.yaml"]);
+    let document: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(document["valid"], false);
+    let first = &document["problems"][0];
+    assert!(first["line"].is_u64() && first["column"].is_u64() && first["path"].is_string(), "{first}");
+    assert_eq!(out.status.code(), Some(1));
+}
+
+#[test]
+fn the_schema_in_the_repository_is_the_one_that_the_program_prints() {
+    let out = evenkeel(&["schema"]);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/evenkeel.schema.json");
+    golden(&file, &String::from_utf8_lossy(&out.stdout));
+}
