@@ -1,1 +1,29 @@
-//! The same decision core against a modelled world on virtual time.
+//! A modelled world that runs the real decision core on virtual time: what would this outage do, under this config?
+//!
+//! ```text
+//! script (sites, load, faults, orders) ─▶ world ──ticks, probes, orders──▶ sense::Controller ──View, grants──┐
+//!                                          │ ▲                                                              │
+//!                            plant (servers)│ └──── board (gauges, tallies) ◀── steer::Attempt ◀─────────────┘
+//!                                          └─▶ trace: everything that happened, for checkers and reports
+//! ```
+//!
+//! What is real: the controller, the attempt machine, choosing, classifying, ejecting. What is modelled, and how coarsely:
+//!
+//! - [`plant`]: endpoints with workers, an unbounded queue and log-normal service times; faults change both. No CPU sharing
+//!   between endpoints, no disks, no databases behind them (a shared one is a fault on [`script::Target::Everywhere`]).
+//! - the network: one delay per region and way; connections are dialled or taken from an idle stock. No bandwidth, no TCP
+//!   retransmission: what is lost is lost.
+//! - [`board`]: the pure twin of `live::cells`; a test holds the two together.
+//! - bodies: a request is complete when it comes, an answer is one piece.
+//!
+//! One dice seeds everything, one queue orders everything: the same script gives the same bytes.
+
+pub mod board;
+pub mod plant;
+pub mod script;
+pub mod trace;
+pub mod world;
+
+pub use script::{Fault, Load, Script, Site, Target, What};
+pub use trace::{Fate, Note, Record, Trace};
+pub use world::play;
