@@ -117,6 +117,9 @@ pub struct Attempt {
     in_doubt: bool,
     /// An overload answer has moved the request on already.
     moved_by_overload: bool,
+    /// When it was first found that every pool is full.
+    asked: Option<Moment>,
+    affinity: Option<u64>,
 }
 
 /// An attempt under way.
@@ -137,6 +140,7 @@ struct Failure {
     pool: PoolIx,
     outcome: Outcome,
     sent: Sent,
+    at: Moment,
 }
 
 impl Attempt {
@@ -156,8 +160,16 @@ impl Attempt {
             last: None,
             in_doubt: false,
             moved_by_overload: false,
+            asked: None,
+            affinity: None,
             facts,
         }
+    }
+
+    /// Keep requests with this key ([`choose::affinity`]) in one region while the shares hold.
+    #[must_use]
+    pub fn with_affinity(self, key: Option<u64>) -> Self {
+        Self { affinity: key, ..self }
     }
 
     /// What it was made with.
@@ -213,12 +225,12 @@ impl Attempt {
     }
 
     /// An attempt came to an end without an answer that was accepted.
-    pub fn ended(&mut self, id: u8, outcome: Outcome, sent: Sent, _now: Moment) {
+    pub fn ended(&mut self, id: u8, outcome: Outcome, sent: Sent, now: Moment) {
         let Some(at) = self.running.iter().position(|r| r.id == id) else { return };
         let pool = self.running.swap_remove(at).pool;
         let answered = matches!(outcome, Outcome::Ok | Outcome::Status(_) | Outcome::Overload(_) | Outcome::Guard);
         self.in_doubt |= self.doubtful(sent) && !answered;
-        self.last = Some(Failure { pool, outcome, sent });
+        self.last = Some(Failure { pool, outcome, sent, at: now });
     }
 
     /// The next thing to do.
@@ -241,12 +253,17 @@ impl Attempt {
         match choose::choose(view, live, &want, now, dice) {
             Ok(pick) => self.start(pick, false, now, view, live),
             Err(Refusal::Shed) => {
-                let patience = queue_time(service(&self.facts, view), self.facts.priority);
-                let until = (self.facts.started + patience).min(self.deadline);
-                if now < until { Step::Wait(until.min(now + ASK_AGAIN)) } else { Step::GiveUp(Refusal::Shed) }
+                let since = *self.asked.get_or_insert(now);
+                self.queue(since, Refusal::Shed, now, view)
             }
             Err(why) => Step::GiveUp(why),
         }
+    }
+
+    /// Every pool is full: ask again soon, for as long as this priority may wait since it first asked.
+    fn queue(&self, since: Moment, why: Refusal, now: Moment, view: &View) -> Step {
+        let until = (since + queue_time(service(&self.facts, view), self.facts.priority)).min(self.deadline);
+        if now < until { Step::Wait(until.min(now + ASK_AGAIN)) } else { Step::GiveUp(why) }
     }
 
     /// After a failure with nothing else under way.
@@ -268,7 +285,11 @@ impl Attempt {
             },
             ..self.want()
         };
-        let Ok(pick) = choose::choose(view, live, &want, now, dice) else { return Step::GiveUp(why) };
+        let pick = match choose::choose(view, live, &want, now, dice) {
+            Ok(pick) => pick,
+            Err(Refusal::Shed) if !overload => return self.queue(failure.at, why, now, view),
+            Err(_) => return Step::GiveUp(why),
+        };
         if !live.take_retry(route(&self.facts, view).service) {
             return Step::GiveUp(why);
         }
@@ -405,10 +426,11 @@ impl Attempt {
         Want {
             route: f.route,
             priority: f.priority,
-            safe: f.safe,
+            may_try: f.safe && !f.upgrade,
             first: false,
             tried: &self.tried,
             prefer: None,
+            affinity: self.affinity,
             avoid: RegionSet::EMPTY,
             least: Level::Ejected,
         }

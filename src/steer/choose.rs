@@ -44,14 +44,16 @@ pub struct Want<'a> {
     pub route: RouteIx,
     /// How much of a pool's limit it may use.
     pub priority: Priority,
-    /// GET, HEAD, OPTIONS or TRACE: may be a trial.
-    pub safe: bool,
+    /// It may be a trial: it is safe (GET, HEAD, OPTIONS or TRACE), and soon over (no upgrade).
+    pub may_try: bool,
     /// Whether this is the request's first attempt: it follows the shares, and may be a trial.
     pub first: bool,
     /// Endpoints not to be used again.
     pub tried: &'a [EndpointIx],
     /// This pool before all others.
     pub prefer: Option<PoolIx>,
+    /// Keeps requests of the same key in the same region while the shares hold ([`affinity`]).
+    pub affinity: Option<u64>,
     /// Regions to be used only when no other can take it.
     pub avoid: RegionSet,
     /// How much may be given up to find a place at all.
@@ -112,7 +114,7 @@ pub fn choose(view: &View, live: &dyn Live, want: &Want<'_>, now: Moment, dice: 
     let mut search = Search { view, t, route, live, want, now, dice, full: false };
     let table = &view.tables[route.table.at()];
 
-    if want.safe && (want.first || table.order.is_empty()) {
+    if want.may_try && (want.first || table.order.is_empty()) {
         if let Some(pick) = search.trial(&table.trials) {
             return Ok(pick);
         }
@@ -121,6 +123,7 @@ pub fn choose(view: &View, live: &dyn Live, want: &Want<'_>, now: Moment, dice: 
     let first = match want.prefer {
         Some(pool) => Some(pool),
         None if table.slots.is_empty() => None,
+        None if want.affinity.is_some() => search.home(&table.slots, want.affinity.unwrap_or_default()),
         None => {
             let point = if want.first { live.next_point(route.table) } else { search.dice.next() };
             slot(&table.slots, point)
@@ -142,10 +145,20 @@ pub fn choose(view: &View, live: &dyn Live, want: &Want<'_>, now: Moment, dice: 
     })
 }
 
+/// The affinity key of a header's, a cookie's or an address's bytes: FNV-1a, the same on every edge.
+pub fn affinity(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01B3))
+}
+
 /// Whose slot a point falls into.
 #[inline]
 fn slot(slots: &[Slot], point: u64) -> Option<PoolIx> {
     slots.get(slots.partition_point(|s| s.upto < point)).or(slots.last()).map(|s| s.pool)
+}
+
+/// How many points a slot has.
+fn width(slots: &[Slot], i: usize) -> u64 {
+    slots[i].upto - if i == 0 { 0 } else { slots[i - 1].upto }
 }
 
 /// One search, with what it needs at hand.
@@ -195,23 +208,34 @@ impl Search<'_> {
         if slots.len() < 2 {
             return None;
         }
-        let width = |i: usize| slots[i].upto - if i == 0 { 0 } else { slots[i - 1].upto };
         let mut room = 0u64;
         for (i, s) in slots.iter().enumerate() {
             if Some(s.pool) != asked && self.takes(s.pool, level) {
-                room = room.saturating_add(width(i));
+                room = room.saturating_add(width(slots, i));
             }
         }
         let mut at = if room == 0 { return None } else { self.dice.below(room) };
         for (i, s) in slots.iter().enumerate() {
             if Some(s.pool) != asked && self.takes(s.pool, level) {
-                if at < width(i) {
+                if at < width(slots, i) {
                     return Some(s.pool);
                 }
-                at -= width(i);
+                at -= width(slots, i);
             }
         }
         None
+    }
+
+    /// The region an affinity key lives in: weighted rendezvous hashing over the slots (Schindelhauer and Schomaker 2005:
+    /// the highest -w / ln(h)). A region that loses its share loses its clients to the others in proportion, and no other
+    /// client moves; when it comes back, so do they. By the region's name: the same on every edge and after every reload.
+    fn home(&self, slots: &[Slot], key: u64) -> Option<PoolIx> {
+        let score = |i: usize| {
+            let region = self.t.pools[slots[i].pool.at()].region;
+            let hash = Dice::new(key ^ affinity(self.t.regions[region.at()].name.as_bytes())).unit();
+            -(width(slots, i) as f64) / hash.max(f64::MIN_POSITIVE).ln()
+        };
+        (0..slots.len()).map(|i| (score(i), slots[i].pool)).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, pool)| pool)
     }
 
     /// What must hold on every level.

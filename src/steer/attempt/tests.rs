@@ -308,7 +308,11 @@ fn a_full_world_is_waited_for_briefly_by_those_that_matter() {
     r.live.inflight.borrow_mut().fill(50);
     r.waits(0, 4);
     r.live.inflight.borrow_mut().fill(0);
-    r.tries(4);
+    let x = r.tries(4);
+    r.ended(x, Outcome::Timeout, Sent::Complete, 300);
+    r.live.inflight.borrow_mut().fill(50);
+    r.waits(300, 304);
+    r.gives_up(305, Refusal::Deadline);
 }
 
 #[test]

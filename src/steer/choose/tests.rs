@@ -9,10 +9,11 @@ fn want(route: RouteIx) -> Want<'static> {
     Want {
         route,
         priority: Priority::Normal,
-        safe: true,
+        may_try: true,
         first: true,
         tried: &[],
         prefer: None,
+        affinity: None,
         avoid: RegionSet::EMPTY,
         least: Level::Ejected,
     }
@@ -79,7 +80,7 @@ proptest! {
         live.trials.borrow_mut().fill(u32::from(token));
         let tried = [EndpointIx(0), EndpointIx(3)];
         let route = if us { US } else { ANY };
-        let w = Want { safe, first, tried: &tried, avoid: RegionSet(avoid.into()), ..want(route) };
+        let w = Want { may_try: safe, first, tried: &tried, avoid: RegionSet(avoid.into()), ..want(route) };
         let result = choose(&v, &live, &w, T0, &mut Dice::new(seed));
         let t = v.topology();
         let table = &v.tables[t.routes[route.at()].table.at()];
@@ -212,7 +213,7 @@ fn trials_cost_a_token_and_are_never_writes() {
     set(&mut v, 0, |p| p.state = State::Trial);
     live.trials.borrow_mut()[0] = 1;
     live.out.borrow_mut()[..2].fill(true);
-    assert!(!pick(&v, &live, &Want { safe: false, ..want(ANY) }).unwrap().trial);
+    assert!(!pick(&v, &live, &Want { may_try: false, ..want(ANY) }).unwrap().trial);
     assert!(!pick(&v, &live, &Want { first: false, ..want(ANY) }).unwrap().trial, "a retry is no trial while others can take it");
     let trial = pick(&v, &live, &want(ANY)).unwrap();
     assert!(trial.trial && trial.pool == PoolIx(0), "ejected endpoints too: that is what a trial finds out");
@@ -230,6 +231,35 @@ fn a_closed_table_has_room_for_trials_only() {
     set(&mut v, 1, |p| p.state = State::Trial);
     assert_eq!(pick(&v, &live, &want(ANY)), Err(Refusal::NoRegion), "no token");
     live.trials.borrow_mut()[1] = 1;
-    assert_eq!(pick(&v, &live, &Want { safe: false, ..want(ANY) }), Err(Refusal::NoRegion));
+    assert_eq!(pick(&v, &live, &Want { may_try: false, ..want(ANY) }), Err(Refusal::NoRegion));
     assert!(pick(&v, &live, &Want { first: false, ..want(ANY) }).unwrap().trial);
+}
+
+proptest! {
+    #[test]
+    fn affinity_moves_only_the_clients_of_the_region_that_lost_its_share(key in any::<[u8; 8]>(), lost in 0u32..3, point in any::<u64>()) {
+        let mut v = view(topology(&[("east", "us", 50), ("west", "us", 30), ("eu", "eu", 20)], 1));
+        let live = Now::new(&v);
+        live.points.borrow_mut()[0] = point;
+        let w = Want { affinity: Some(affinity(&key)), ..want(ANY) };
+        let before = pick(&v, &live, &w).unwrap().pool;
+        prop_assert_eq!(pick(&v, &live, &w).unwrap().pool, before);
+        set(&mut v, lost, |p| p.state = State::Tripped);
+        let during = pick(&v, &live, &w).unwrap().pool;
+        prop_assert_eq!(during == before, before != PoolIx(lost));
+        set(&mut v, lost, |p| p.state = State::Serving);
+        prop_assert_eq!(pick(&v, &live, &w).unwrap().pool, before);
+    }
+}
+
+#[test]
+fn affinity_keeps_the_shares() {
+    let v = view(topology(&[("east", "us", 50), ("west", "us", 30), ("eu", "eu", 20)], 1));
+    let live = Now::new(&v);
+    let mut counts = [0i32; 3];
+    for client in 0..10_000u32 {
+        let w = Want { affinity: Some(affinity(format!("user-{client}").as_bytes())), ..want(ANY) };
+        counts[pick(&v, &live, &w).unwrap().pool.at()] += 1;
+    }
+    assert!(counts.iter().zip([5000, 3000, 2000]).all(|(c, w)| (c - w).abs() < 200), "{counts:?}");
 }
