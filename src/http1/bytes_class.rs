@@ -86,7 +86,7 @@ pub(super) fn value_end(b: &[u8], mut from: usize) -> usize {
                 return from;
             }
             from += 1;
-            if c == b'\t' || from % 8 == 0 {
+            if c == b'\t' || from.is_multiple_of(8) {
                 break;
             }
         }

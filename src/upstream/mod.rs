@@ -18,6 +18,8 @@ pub mod dial;
 pub mod h1;
 pub mod pool;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 pub use dial::{Dial, DialError, Target, TcpDial};

@@ -310,7 +310,7 @@ fn answers() {
         "Transfer-Encoding: xchunked\r\n",
         "X-A : 1\r\n",
         "X-A: 1\r\n folded\r\n",
-        "X-A: 1\02\r\n",
+        "X-A: 1\u{0}2\r\n",
         "X-A: 1\rX-B: 2\r\n",
         ": 1\r\n",
     ] {

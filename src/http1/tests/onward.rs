@@ -10,17 +10,12 @@ fn ops(set: &[(&str, &str)], remove: &[&str]) -> HeaderOps {
     }
 }
 
+#[derive(Default)]
 struct Way {
     trusted: bool,
     https: bool,
     headers: HeaderOps,
     rewrite: Option<Rewrite>,
-}
-
-impl Default for Way {
-    fn default() -> Self {
-        Self { trusted: false, https: false, headers: HeaderOps::default(), rewrite: None }
-    }
 }
 
 /// The head that goes on, without the parts every request gets.
