@@ -63,11 +63,11 @@ pub struct Want<'a> {
 /// What is demanded of a place, from everything to the least. A level is tried only when all before it found nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
-    /// A pool that is not suspect, in a region that is not avoided; an endpoint that is in and not quiet.
+    /// A pool that is not suspect, in a region that is not avoided; an endpoint that is in.
     Sound,
     /// Also a region that was to be avoided.
     Avoided,
-    /// Also suspect pools and quiet endpoints: doubt is not proof, and an answer may still come.
+    /// Also suspect pools: doubt is not proof, and an answer may still come.
     Doubtful,
     /// Also ejected endpoints of a pool that is not dead: a likely failure goes before a sure degraded answer.
     Ejected,
@@ -260,21 +260,22 @@ impl Search<'_> {
         room
     }
 
-    /// Power of two choices among a pool's endpoints that will do.
+    /// Power of two choices among a pool's endpoints that will do; those where requests wait and nothing has been heard for
+    /// longer than it normally takes only when all are so. That moves nothing to another pool: a slow route's requests may
+    /// be all that waits there, and whether the pool as a whole is silent is for the detectors to say.
     fn endpoint(&mut self, pool: PoolIx, level: Level) -> Option<EndpointIx> {
         let p = &self.t.pools[pool.at()];
         let n = p.endpoints.end.saturating_sub(p.endpoints.start);
         if n == 0 {
             return None;
         }
-        let quiet = if level < Level::Doubtful {
-            let floor = self.t.services[p.service.at()].failover.suspect_floor;
-            overdue_after(self.live.pace(self.want.route, pool), floor, self.route)
-        } else {
-            Duration::MAX
-        };
+        let floor = self.t.services[p.service.at()].failover.suspect_floor;
+        let mut quiet = overdue_after(self.live.pace(self.want.route, pool), floor, self.route);
         let start = self.dice.below(n.into()) as u32;
-        let a = self.scan(p, start, level, quiet, None)?;
+        let a = self.scan(p, start, level, quiet, None).or_else(|| {
+            quiet = Duration::MAX;
+            self.scan(p, start, level, quiet, None)
+        })?;
         if n == 1 {
             return Some(a);
         }
@@ -293,7 +294,7 @@ impl Search<'_> {
             if Some(e) == not
                 || (level < Level::Again && self.want.tried.contains(&e))
                 || (level < Level::Ejected && self.live.out(e, self.now))
-                || (level < Level::Doubtful && self.live.quiet(e, self.now) > quiet)
+                || self.live.quiet(e, self.now) > quiet
             {
                 continue;
             }

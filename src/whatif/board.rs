@@ -105,10 +105,11 @@ pub struct Board {
 impl Board {
     /// An empty one.
     pub fn new(t: &Topology) -> Self {
-        let endpoints = t.endpoints.iter().enumerate().map(|(i, e)| EndpointSlot {
-            bit: 1 << ((i as u32 - t.pools[e.pool.at()].endpoints.start) % 64),
-            ..Default::default()
-        });
+        let endpoints = t
+            .endpoints
+            .iter()
+            .enumerate()
+            .map(|(i, e)| EndpointSlot { bit: 1 << ((i as u32 - t.pools[e.pool.at()].endpoints.start) % 64), ..Default::default() });
         Self {
             pools: t.pools.iter().map(|_| PoolSlot::default()).collect(),
             endpoints: endpoints.collect(),
