@@ -202,8 +202,8 @@ impl Controller {
         self.last_tick = now;
         self.count(topology, t, dt);
         for (p, tally) in t.pools.iter().enumerate().take(self.pools.len()) {
-            let service = &topology.services[topology.pools[p].service.at()];
-            self.pools[p].hear(now, dt, tally, t.late, service);
+            let s = topology.pools[p].service.at();
+            self.pools[p].hear(now, dt, tally, t.late, &topology.services[s], self.services[s].get());
         }
         if t.late >= OUR_STALL {
             self.stalled(now, t.late);

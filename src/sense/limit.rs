@@ -2,8 +2,9 @@
 //! (Netflix concurrency-limits `Gradient2Limit`; Envoy's adaptive concurrency filter).
 //!
 //! The gradient compares what requests need now with what they need unhurried. While that ratio is near
-//! one the limit keeps ahead of use: four times what is in flight, looked at every fast tick, so that a
-//! burst or a pause of 200 ms fills no queue of ours. Only when latency has been inflated for half a second
+//! one the limit stays out of the way: four times what is in flight, and two seconds' worth of all the
+//! service's requests, since no pause of theirs and no stall of ours is longer, and any pool may inherit
+//! them from another at once. Only when latency has been inflated for half a second
 //! (longer than any pause) by work that is really queueing does it come down, by the gradient, from what is
 //! in flight now: `limit ← in flight × 2 × usual / now + √limit`. The square root is the queue that keeps
 //! the backend busy and lets the limit find its way up again. It brakes until it has been out of reach,
@@ -20,6 +21,8 @@ use crate::model::time::Duration;
 
 /// Room over what is in flight.
 const HEADROOM: u32 = 4;
+/// Seconds' worth of the service's requests.
+const WORTH: f64 = 2.0;
 /// Inflation below this is not overload (a histogram bucket is 19 % wide).
 const TOLERANCE: f64 = 2.0;
 /// Nor is an inflation by less than this.
@@ -69,11 +72,11 @@ impl Limit {
     pub fn inflation(&self) -> f64 {
         if self.usual > 0.0 && self.now > 0.0 { self.now / self.usual } else { 1.0 }
     }
-    /// A fast tick: keep ahead of use.
-    pub fn fast(&mut self, inflight: u32, o: &Overload) {
+    /// A fast tick: keep ahead of use. `rate`: requests per second offered to the service.
+    pub fn fast(&mut self, inflight: u32, rate: f64, o: &Overload) {
         self.peak = self.peak.max(inflight);
         if self.braking.is_none() {
-            let want = f64::from(inflight.saturating_mul(HEADROOM)).max(f64::from(o.initial));
+            let want = f64::from(inflight.saturating_mul(HEADROOM)).max(rate * WORTH).max(f64::from(o.initial));
             self.limit = self.limit.max(want).clamp(f64::from(o.min), f64::from(o.max));
         }
     }
@@ -148,7 +151,7 @@ mod tests {
             let r = if burst { rate * 4.0 } else { rate };
             let inflight = if pause { r * 0.01 * f64::from(tick % 700 + 1) } else { r * 0.006 } as u32;
             assert!(inflight <= l.get(), "tick {tick}: {inflight} in flight, limit {}", l.get());
-            l.fast(inflight, &o);
+            l.fast(inflight, rate, &o);
             if tick % 10 == 9 {
                 let us = if pause { 100_000 } else { 6_000 };
                 l.full(inflight, &at(us, (r / 10.0) as u32), &o);
@@ -168,7 +171,7 @@ mod tests {
                 let wanted = if offered > 10_000.0 { f64::INFINITY } else { offered * 0.01 };
                 let inflight = wanted.min(f64::from(l.get()));
                 let us = 10_000.0 * (inflight / 100.0).max(1.0);
-                l.fast(inflight as u32, &o);
+                l.fast(inflight as u32, offered.min(10_000.0), &o);
                 if tick % 10 == 9 {
                     l.full(inflight as u32, &at(us as u64, 100), &o);
                 }
@@ -202,7 +205,7 @@ mod tests {
             let o = Overload::default();
             let mut l = Limit::new(&o);
             for (inflight, us, n) in steps {
-                l.fast(inflight, &o);
+                l.fast(inflight, 100.0, &o);
                 l.full(inflight, &at(us, n), &o);
                 prop_assert!((o.min..=o.max).contains(&l.get()));
             }

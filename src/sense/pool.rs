@@ -137,8 +137,8 @@ impl Pool {
             stalled_until: Moment::ZERO,
         }
     }
-    /// Take a tick's tally in: count, and let the pool's own deciders speak.
-    pub fn hear(&mut self, now: Moment, dt: Duration, t: &PoolTally, late_tick: Duration, service: &Service) {
+    /// Take a tick's tally in: count, and let the pool's own deciders speak. `offered`: the service's requests per second.
+    pub fn hear(&mut self, now: Moment, dt: Duration, t: &PoolTally, late_tick: Duration, service: &Service, offered: f64) {
         if late_tick >= STALL {
             self.stalled_until = now + AFTER_STALL;
         }
@@ -160,7 +160,7 @@ impl Pool {
         self.progress.trial_ok += t.trial_ok;
         self.progress.trial_failed += t.trial_failed.saturating_sub(t.confirmed);
         self.progress.latency.merge(&t.latency);
-        self.limit.fast(t.inflight, &service.overload);
+        self.limit.fast(t.inflight, offered, &service.overload);
         let evidence = self.evidence(now, late_tick);
         self.stage = self.silence.observe(now, &t, evidence, &service.failover);
         // A window that nothing bad entered cannot have turned bad.

@@ -120,7 +120,8 @@ fn water(wishes: &[(PoolIx, Wish)], members: &[usize], caps: &[f64], got: &mut [
     }
 }
 
-/// Every table, and every pool's share of its service.
+/// Every table, and every pool's share of its service: that of the table that may use every pool, or, where
+/// there is none, over all tables by their rates.
 ///
 /// `rates`: requests per second by table. They matter only where a capacity is declared.
 pub fn tables(t: &Topology, wishes: &[Wish], rates: &[f64]) -> (Vec<TableView>, Vec<f64>) {
@@ -137,20 +138,26 @@ pub fn tables(t: &Topology, wishes: &[Wish], rates: &[f64]) -> (Vec<TableView>, 
         order.sort_by_key(|table| mine(*table).len());
         let mut room: Vec<f64> = service.pools.iter().map(|p| wishes[p.at()].capacity).collect();
         let mut sum = vec![0.0; service.pools.len()];
+        let mut whole = None;
         let place = |p: PoolIx| service.pools.iter().position(|q| *q == p).unwrap_or(0);
         for table in order {
             let pools = mine(table);
-            // An idle table is laid out as for one request per second, without taking anybody's room.
-            let rate = rates.get(table.at()).copied().unwrap_or(0.0).max(1e-3);
+            // An idle table is laid out as for a few requests, without taking anybody's room.
+            let real = rates.get(table.at()).copied().unwrap_or(0.0);
+            let rate = real.max(1e-3);
             let rooms: Vec<f64> = pools.iter().map(|(p, _)| room[place(*p)]).collect();
             let got = fill(&pools, rate, &rooms);
             for ((p, _), g) in pools.iter().zip(&got) {
-                room[place(*p)] = (room[place(*p)] - g).max(0.0);
+                room[place(*p)] = (room[place(*p)] - g * (real / rate)).max(0.0);
                 sum[place(*p)] += g;
+            }
+            if pools.len() == service.pools.len() {
+                whole = Some(got.clone());
             }
             let elsewhere = service.pools.iter().any(|p| wishes[p.at()].use_ == Use::Open && !pools.iter().any(|(q, _)| q == p));
             views[table.at()] = lay_out(&pools, &got, elsewhere);
         }
+        let sum = whole.unwrap_or(sum);
         let total: f64 = sum.iter().sum();
         for (p, g) in service.pools.iter().zip(&sum) {
             shares[p.at()] = if total > 0.0 { g / total } else { 0.0 };
