@@ -32,12 +32,13 @@
 //! Between one step and the next nothing wakes a request but its own timer: no subscriptions on the hot path.
 //! The view handed to `step` must be of the same config generation as the one it was made with.
 
-use super::choose::{self, Level, Want, overdue_after};
+use super::choose::{self, Level, Want};
 use super::fallback::Refusal;
+use super::patience;
 use crate::model::dice::Dice;
 use crate::model::id::*;
 use crate::model::outcome::{Outcome, Sent};
-use crate::model::policy::{HedgeAfter, Priority, Route, Writes};
+use crate::model::policy::{Route, Writes};
 use crate::model::time::{Duration, Moment};
 use crate::model::topology::Service;
 use crate::model::view::{Facts, Live, Pace, View};
@@ -45,18 +46,6 @@ use smallvec::SmallVec;
 
 #[cfg(test)]
 mod tests;
-
-/// How often a request that waits too long looks at the newest view and at its endpoint. Several looks fit
-/// between the suspicion (30 ms) and the trip (250 ms) of a pool, and only requests in trouble pay for them.
-const LOOK: Duration = Duration::from_millis(15);
-/// How often a request that found every pool full asks again.
-const ASK_AGAIN: Duration = Duration::from_millis(4);
-/// The least wait before a hedge: below it the timer's grain (1 ms) and the histogram's (19 %) decide, not the backend.
-const HEDGE_FLOOR: Duration = Duration::from_millis(3);
-/// An attempt that takes this many times its pool's p99 is not merely slow; the next one will be sooner.
-const PATIENCE: u32 = 8;
-/// What makes an attempt late, in multiples of its pool's p99 (DESIGN.md section 5, silence).
-const LATE: u32 = 5;
 
 /// The next thing to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -262,8 +251,8 @@ impl Attempt {
 
     /// Every pool is full: ask again soon, for as long as this priority may wait since it first asked.
     fn queue(&self, since: Moment, why: Refusal, now: Moment, view: &View) -> Step {
-        let until = (since + queue_time(service(&self.facts, view), self.facts.priority)).min(self.deadline);
-        if now < until { Step::Wait(until.min(now + ASK_AGAIN)) } else { Step::GiveUp(why) }
+        let until = (since + patience::queue(&service(&self.facts, view).overload, self.facts.priority)).min(self.deadline);
+        if now < until { Step::Wait(until.min(now + patience::ASK_AGAIN)) } else { Step::GiveUp(why) }
     }
 
     /// After a failure with nothing else under way.
@@ -316,14 +305,14 @@ impl Attempt {
                 return step;
             }
         }
-        let hedge_at = route.hedge.filter(|_| self.hedged == 0).and_then(|h| hedge_time(h.after, r.pace)).map(|d| r.started + d);
-        if hedge_at.is_some_and(|at| now >= at) {
-            if let Some(step) = self.second(Level::Avoided, now, view, live, dice, |l| l.take_hedge(index)) {
-                self.hedged += 1;
-                return step;
-            }
+        let hedge_at = route.hedge.filter(|_| self.hedged == 0).and_then(|h| patience::hedge(h.after, r.pace)).map(|d| r.started + d);
+        if hedge_at.is_some_and(|at| now >= at)
+            && let Some(step) = self.second(Level::Avoided, now, view, live, dice, |l| l.take_hedge(index))
+        {
+            self.hedged += 1;
+            return step;
         }
-        let look = if overdue { now + LOOK } else { r.overdue_at };
+        let look = if overdue { now + patience::LOOK } else { r.overdue_at };
         let hedge = hedge_at.filter(|at| *at > now).unwrap_or(Moment::FAR);
         Step::Wait(look.min(hedge).min(self.deadline))
     }
@@ -338,7 +327,7 @@ impl Attempt {
         if troubled(view, route(&self.facts, view), r.pool) && choose::choose(view, live, &want, now, dice).is_ok() {
             return Step::Stop(r.id);
         }
-        Step::Wait(self.deadline.min(r.overdue_at.max(now + LOOK * 4)))
+        Step::Wait(self.deadline.min(r.overdue_at.max(now + patience::LOOK_UPLOAD)))
     }
 
     /// A second attempt beside the first, if there is a place and the budget pays.
@@ -360,45 +349,23 @@ impl Attempt {
         let (route, failover) = (route(&self.facts, view), &service(&self.facts, view).failover);
         let pace = live.pace(self.facts.route, pick.pool);
         let left = if self.streaming { route.deadline } else { now.until(self.deadline) };
-        let overdue = overdue_after(pace, failover.suspect_floor, route);
-        let late = if pace.known() { failover.silence_floor.max(pace.p99 * LATE) } else { route.attempt_timeout };
+        let overdue_at = now + patience::overdue(pace, failover, route);
+        let late_at = overdue_at.max(now + patience::late(pace, failover, route));
         let id = self.made as u8;
         self.made += 1;
-        let timeout = self.attempt_time(route, pace, failover.silence_floor, left);
+        let timeout = patience::attempt(pace, failover, route, left, self.repeatable[2], self.attempts_left(view));
         self.running.push(Running {
             id,
             pool: pick.pool,
             endpoint: pick.endpoint,
             started: now,
-            overdue_at: now + overdue,
+            overdue_at,
             pace,
             trial: pick.trial,
             sent: if self.streaming { Sent::Incomplete } else { Sent::Complete },
         });
         self.tried.push(pick.endpoint);
-        Step::Try(Try {
-            id,
-            pool: pick.pool,
-            endpoint: pick.endpoint,
-            timeout,
-            overdue_at: now + overdue,
-            late_at: now + late.max(overdue),
-            trial: pick.trial,
-            hedge,
-        })
-    }
-
-    /// How long an attempt may take to its first byte.
-    ///
-    /// A write that cannot be repeated once it was sent gets all the time there is: to abandon it sooner helps nobody.
-    /// Others at most `attempt_timeout`, and less where the pool is normally much faster and another attempt is left;
-    /// but never less than `silence_floor`, since a pause that is too short to be called silence must not be called a failure.
-    fn attempt_time(&self, route: &Route, pace: Pace, floor: Duration, left: Duration) -> Duration {
-        if !self.repeatable[2] {
-            return left;
-        }
-        let most = route.attempt_timeout.min(left);
-        if pace.known() && self.made - self.hedged < route.retry.attempts { most.min(floor.max(pace.p99 * PATIENCE)) } else { most }
+        Step::Try(Try { id, pool: pick.pool, endpoint: pick.endpoint, timeout, overdue_at, late_at, trial: pick.trial, hedge })
     }
 
     /// Whether a failure of this kind lets the request be sent once more at all.
@@ -469,35 +436,6 @@ fn service<'v>(facts: &Facts, view: &'v View) -> &'v Service {
 fn troubled(view: &View, route: &Route, pool: PoolIx) -> bool {
     let p = &view.pools[pool.at()];
     !p.drained && (p.suspect || p.dead || !view.tables[route.table.at()].order.contains(&pool))
-}
-
-/// How long a request waits for room. Critical ones as long as the operator allows; normal ones a quarter of it, enough
-/// for a burst to pass; sheddable ones not at all, since an immediate refusal costs the client and us the least.
-fn queue_time(service: &Service, priority: Priority) -> Duration {
-    match priority {
-        Priority::Critical => service.overload.max_queue,
-        Priority::Normal => service.overload.max_queue / 4,
-        Priority::Sheddable => Duration::ZERO,
-    }
-}
-
-/// When a hedge starts; `None`: the pace it depends on is not known.
-fn hedge_time(after: HedgeAfter, pace: Pace) -> Option<Duration> {
-    match after {
-        HedgeAfter::Fixed(d) => Some(d.max(HEDGE_FLOOR)),
-        // The nearest quantile that is kept, from above.
-        HedgeAfter::Percentile(q) if pace.known() => Some(
-            if q <= 0.5 {
-                pace.p50
-            } else if q <= 0.95 {
-                pace.p95
-            } else {
-                pace.p99
-            }
-            .max(HEDGE_FLOOR),
-        ),
-        HedgeAfter::Percentile(_) => None,
-    }
 }
 
 /// Why a request is given up after its last attempt failed so.

@@ -16,12 +16,13 @@
 //! Not here: when to try again and how often ([`super::attempt`]), what the shares are (`sense`).
 
 use super::fallback::Refusal;
+use super::patience;
 use crate::model::dice::Dice;
 use crate::model::id::*;
 use crate::model::policy::{Priority, Route};
 use crate::model::time::{Duration, Moment};
 use crate::model::topology::{Pool, Topology};
-use crate::model::view::{Closed, Live, Pace, Slot, TableView, View};
+use crate::model::view::{Closed, Live, Slot, TableView, View};
 
 #[cfg(test)]
 mod tests;
@@ -100,13 +101,6 @@ pub fn threshold(limit: u32, priority: Priority) -> u32 {
     }
 }
 
-/// How long a request may take in a pool before it is overdue: max(`suspect_floor`, 2 × p99). As long as the pace
-/// is not known, half the attempt's time: a service that is slow by nature must not look silent at start.
-#[inline]
-pub fn overdue_after(pace: Pace, floor: Duration, route: &Route) -> Duration {
-    floor.max(if pace.known() { pace.p99 * 2 } else { route.attempt_timeout / 2 })
-}
-
 /// Choose a pool and an endpoint, or say why there is none.
 pub fn choose(view: &View, live: &dyn Live, want: &Want<'_>, now: Moment, dice: &mut Dice) -> Result<Pick, Refusal> {
     let t = view.topology();
@@ -114,10 +108,11 @@ pub fn choose(view: &View, live: &dyn Live, want: &Want<'_>, now: Moment, dice: 
     let mut search = Search { view, t, route, live, want, now, dice, full: false };
     let table = &view.tables[route.table.at()];
 
-    if want.may_try && (want.first || table.order.is_empty()) {
-        if let Some(pick) = search.trial(&table.trials) {
-            return Ok(pick);
-        }
+    if want.may_try
+        && (want.first || table.order.is_empty())
+        && let Some(pick) = search.trial(&table.trials)
+    {
+        return Ok(pick);
     }
     // Drawn once per request: a point that is taken and not used would bend the shares.
     let first = match want.prefer {
@@ -269,8 +264,8 @@ impl Search<'_> {
         if n == 0 {
             return None;
         }
-        let floor = self.t.services[p.service.at()].failover.suspect_floor;
-        let mut quiet = overdue_after(self.live.pace(self.want.route, pool), floor, self.route);
+        let failover = &self.t.services[p.service.at()].failover;
+        let mut quiet = patience::overdue(self.live.pace(self.want.route, pool), failover, self.route);
         let start = self.dice.below(n.into()) as u32;
         let a = self.scan(p, start, level, quiet, None).or_else(|| {
             quiet = Duration::MAX;

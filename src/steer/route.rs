@@ -38,7 +38,8 @@ pub struct Router {
 #[derive(Debug)]
 struct Rest {
     methods: SmallVec<[Box<str>; 2]>,
-    headers: Box<[(Box<str>, Box<[u8]>)]>,
+    /// Names in lower case, and exact values.
+    headers: SmallVec<[(Box<str>, Box<str>); 1]>,
 }
 
 /// Routes with the same host condition, by path.
@@ -94,7 +95,7 @@ impl Router {
             by_path.add(ix, &m.path);
             router.rest.push(Rest {
                 methods: m.methods.iter().map(|x| x.as_str().into()).collect(),
-                headers: m.headers.iter().map(|(n, v)| (n.as_str().into(), v.as_bytes().into())).collect(),
+                headers: m.headers.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect(),
             });
         }
         router.hosts.values_mut().chain(router.suffixes.values_mut()).chain([&mut router.any]).for_each(ByPath::finish);
@@ -162,10 +163,8 @@ impl ByPath {
 
     fn find(&self, best: &mut Best<'_>) {
         let path = best.request.path;
-        if !self.exact.is_empty() {
-            if let Some(list) = self.exact.get(path) {
-                best.offer(list);
-            }
+        if let Some(list) = self.exact.get(path) {
+            best.offer(list); // an empty map does not hash
         }
         // Every prefix of the path is the path's predecessor in sorted order, or one that the predecessor begins with.
         let mut at = self.prefixes.partition_point(|p| *p.text <= *path).checked_sub(1);
@@ -228,7 +227,7 @@ impl Rest {
         (self.methods.is_empty() || self.methods.iter().any(|m| **m == *r.method))
             && self.headers.iter().all(|(name, value)| {
                 let mut any = false;
-                r.headers.each(name, &mut |v| any |= v == &**value);
+                r.headers.each(name, &mut |v| any |= v == value.as_bytes());
                 any
             })
     }

@@ -1,7 +1,7 @@
 //! Timelines: what the machine says at which millisecond, against a world that is set by hand.
 
 use super::*;
-use crate::model::policy::Hedge;
+use crate::model::policy::{Hedge, HedgeAfter, Priority};
 use crate::model::topology::Topology;
 use crate::model::view::State;
 use crate::steer::fake::*;

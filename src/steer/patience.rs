@@ -1,0 +1,109 @@
+//! How long things may take: every time that a request waits for, worked out from what its route allows and what
+//! its pool normally needs ([`Pace`]).
+//!
+//! ```text
+//! 0 ──── p95 ────── 2 × p99 ─────────── 5 × p99 ──── 8 × p99 ─────── attempt_timeout ──── deadline
+//!        hedge      overdue             late         given up, where another attempt is left
+//!        (policy)   (≥ suspect_floor)   (≥ silence_floor, both)
+//! ```
+//!
+//! As long as the pace is not known, nothing is early: overdue at half of the attempt's time, late at its end.
+//! A service that is slow by nature must not look silent at start.
+
+use crate::model::policy::{Failover, HedgeAfter, Overload, Priority, Route};
+use crate::model::time::Duration;
+use crate::model::view::Pace;
+
+/// How often a request that waits too long looks at the newest view and at its endpoint. Several looks fit
+/// between the suspicion (30 ms) and the trip (250 ms) of a pool, and only requests in trouble pay for them.
+pub const LOOK: Duration = Duration::from_millis(15);
+/// How often an upload looks, which may go on for minutes.
+pub const LOOK_UPLOAD: Duration = Duration::from_millis(60);
+/// How often a request that found every pool full asks again.
+pub const ASK_AGAIN: Duration = Duration::from_millis(4);
+/// The least wait before a hedge: below it the timer's grain (1 ms) and the histogram's (19 %) decide, not the backend.
+const HEDGE_FLOOR: Duration = Duration::from_millis(3);
+/// An attempt that takes this many times its pool's p99 is not merely slow; another one will be sooner.
+const GIVE_UP: u32 = 8;
+/// What makes an attempt late, in multiples of its pool's p99 (DESIGN.md section 5, silence).
+const LATE: u32 = 5;
+/// What makes an attempt overdue, likewise.
+const OVERDUE: u32 = 2;
+
+/// From then on an attempt is overdue: max(`suspect_floor`, 2 × p99).
+#[inline]
+pub fn overdue(pace: Pace, failover: &Failover, route: &Route) -> Duration {
+    failover.suspect_floor.max(if pace.known() { pace.p99 * OVERDUE } else { route.attempt_timeout / 2 })
+}
+
+/// From then on it is late: max(`silence_floor`, 5 × p99).
+pub fn late(pace: Pace, failover: &Failover, route: &Route) -> Duration {
+    failover.silence_floor.max(if pace.known() { pace.p99 * LATE } else { route.attempt_timeout })
+}
+
+/// How long an attempt may take to its first byte, of the time that is `left` to the deadline.
+///
+/// A write that may not be repeated once it was sent gets all of it: to abandon it sooner helps nobody.
+/// Others at most `attempt_timeout`, and less where the pool is normally much faster and `another` attempt is left;
+/// but never less than `silence_floor`, since a pause that is too short to be called silence must not be called a failure.
+pub fn attempt(pace: Pace, failover: &Failover, route: &Route, left: Duration, repeatable: bool, another: bool) -> Duration {
+    if !repeatable {
+        return left;
+    }
+    let most = route.attempt_timeout.min(left);
+    if pace.known() && another { most.min(failover.silence_floor.max(pace.p99 * GIVE_UP)) } else { most }
+}
+
+/// When a hedge starts; `None`: the pace it depends on is not known.
+pub fn hedge(after: HedgeAfter, pace: Pace) -> Option<Duration> {
+    match after {
+        HedgeAfter::Fixed(d) => Some(d.max(HEDGE_FLOOR)),
+        HedgeAfter::Percentile(_) if !pace.known() => None,
+        // The nearest quantile that is kept, from above.
+        HedgeAfter::Percentile(q) if q <= 0.5 => Some(pace.p50.max(HEDGE_FLOOR)),
+        HedgeAfter::Percentile(q) if q <= 0.95 => Some(pace.p95.max(HEDGE_FLOOR)),
+        HedgeAfter::Percentile(_) => Some(pace.p99.max(HEDGE_FLOOR)),
+    }
+}
+
+/// How long a request waits for room. Critical ones as long as the operator allows; normal ones a quarter of it, enough
+/// for a burst to pass; sheddable ones not at all, since an immediate refusal costs the client and us the least.
+pub fn queue(overload: &Overload, priority: Priority) -> Duration {
+    match priority {
+        Priority::Critical => overload.max_queue,
+        Priority::Normal => overload.max_queue / 4,
+        Priority::Sheddable => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steer::fake::{ms, route};
+
+    #[test]
+    fn times_follow_the_pace_between_their_bounds() {
+        let (r, f) = (route("r"), Failover::default());
+        for (p99, overdue_at, late_at, given_up) in
+            [(0, 300, 600, 600), (1, 30, 250, 250), (15, 30, 250, 250), (16, 32, 250, 250), (51, 102, 255, 408), (100, 200, 500, 600)]
+        {
+            let pace = Pace { p50: ms(p99) / 3, p95: ms(p99) / 2, p99: ms(p99) };
+            assert_eq!(overdue(pace, &f, &r), ms(overdue_at), "p99 {p99}");
+            assert_eq!(late(pace, &f, &r), ms(late_at), "p99 {p99}");
+            assert_eq!(attempt(pace, &f, &r, ms(2000), true, true), ms(given_up), "p99 {p99}");
+            assert_eq!(attempt(pace, &f, &r, ms(2000), true, false), ms(600), "the last attempt has no reason to hurry");
+            assert_eq!(attempt(pace, &f, &r, ms(2000), false, true), ms(2000));
+            assert_eq!(attempt(pace, &f, &r, ms(100), true, true), ms(100));
+        }
+    }
+
+    #[test]
+    fn hedges_take_the_nearest_kept_quantile_from_above() {
+        let pace = Pace { p50: ms(10), p95: ms(20), p99: ms(30) };
+        for (q, at) in [(0.5, 10), (0.51, 20), (0.95, 20), (0.96, 30)] {
+            assert_eq!(hedge(HedgeAfter::Percentile(q), pace), Some(ms(at)));
+        }
+        assert_eq!(hedge(HedgeAfter::Percentile(0.95), Pace::default()), None);
+        assert_eq!(hedge(HedgeAfter::Fixed(ms(1)), Pace::default()), Some(ms(3)));
+    }
+}
