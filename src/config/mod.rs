@@ -9,6 +9,7 @@
 //! - [`file`], [`value`]: the raw types and the notations; [`schema`]: the JSON Schema made of them.
 //! - [`validate`]: what belongs together, and what is lawful but dangerous. Only it sees raw types.
 //! - `later`: keys that this version does not act on yet.
+//! - [`watch`]: the file's changes as they happen; [`crate::model::diff`] tells what they changed.
 
 mod compile;
 pub mod file;
@@ -19,6 +20,7 @@ pub mod schema;
 pub mod tree;
 pub mod validate;
 pub mod value;
+pub mod watch;
 
 pub use compile::compile;
 pub use problem::{Problem, Problems};

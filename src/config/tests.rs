@@ -111,3 +111,38 @@ fn the_exam_configs_are_accepted_as_they_are() {
         assert!(checked.topology.service(service).is_some());
     }
 }
+
+#[test]
+fn what_changed_is_told_one_line_a_change() {
+    use crate::model::diff::diff;
+    let text = include_str!("../../config/three-regions.yaml");
+    let changed = |edits: &[(&str, &str)]| {
+        let edited = edits.iter().fold(text.to_owned(), |t, (from, to)| {
+            assert!(t.contains(from), "{from}");
+            t.replacen(from, to, 1)
+        });
+        diff(&good(text).topology, &good(&edited).topology)
+    };
+    assert_eq!(changed(&[]), Vec::<String>::new());
+    assert_eq!(changed(&[("weight: 60", "weight: 40")]), ["region east: weight 60 -> 40"]);
+    assert_eq!(changed(&[("deadline: 1500ms", "deadline: 1s")]), ["route video: deadline 1.5s -> 1s"]);
+    assert_eq!(
+        changed(&[(", 10.1.0.13:8080", ", 10.1.0.14:8080"), ("capacity: 600/s", "capacity: 650/s")]),
+        [
+            "service api: capacity of west 600/s -> 650/s",
+            "service api: endpoint 10.1.0.14:8080 added to east",
+            "service api: endpoint 10.1.0.13:8080 removed from east",
+        ]
+    );
+    assert_eq!(changed(&[("0.0.0.0:8080", "0.0.0.0:8081")]), ["listener 0.0.0.0:8081 added", "listener 0.0.0.0:8080 removed"]);
+    assert_eq!(
+        changed(&[("- name: rest", "- name: others"), ("residency: [us]", "residency: [us, eu]"), ("{path: /healthz}", "{path: /up}")]),
+        ["service api: health changed", "route us-records: residency [us] -> [us, eu]", "route others added", "route rest removed"]
+    );
+    let swapped = changed(&[("- name: video", "- name: x"), ("- name: us-records", "- name: video"), ("- name: x", "- name: us-records")]);
+    assert!(swapped.last().unwrap().starts_with("routes: order account, us-records, video"), "{swapped:?}");
+    assert_eq!(
+        changed(&[("  west: {jurisdiction: us, weight: 40", "  west: {jurisdiction: us, weight: 41")]),
+        ["region west: weight 40 -> 41"]
+    );
+}

@@ -12,6 +12,7 @@
 //! chance is a [`dice::Dice`] handed in.
 
 pub mod dice;
+pub mod diff;
 pub mod event;
 pub mod id;
 pub mod outcome;
