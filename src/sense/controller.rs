@@ -8,7 +8,6 @@
 //! own stall. Held pools may still be *suspect* or *dead* in the picture: requests must not wait for what does
 //! not answer, and the first byte heard opens them again. `observe` judges and tells, and the picture moves nothing.
 
-mod changes;
 mod commands;
 mod picture;
 mod reload;

@@ -1,14 +1,14 @@
 //! A new config: belief is carried over by name, so that a weight change resets nothing.
 
-use super::changes::changes;
 use super::*;
+use crate::model::diff::diff;
 
 impl Controller {
     /// Apply a config. The answer is the difference in words.
     pub(super) fn reload(&mut self, now: Moment, config: Arc<Compiled>) -> Vec<String> {
         let old = std::mem::replace(&mut self.config, config.clone());
         let (was, is) = (&old.topology, &config.topology);
-        let lines = changes(was, is);
+        let lines = diff(was, is);
         let place = |names: Vec<&Arc<str>>, name: &Arc<str>| names.iter().position(|n| *n == name);
 
         let mut pools: Vec<Option<Pool>> = std::mem::take(&mut self.pools).into_iter().map(Some).collect();
