@@ -1,1 +1,150 @@
-//! The admin API, metrics and the dashboard.
+//! The operators' door: JSON under `/v1`, `/metrics`, `/livez`, `/readyz` (DESIGN.md section 7).
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`api`] | the routes and what they do |
+//! | [`gate`] | who may come in: tokens, Host, Origin |
+//! | [`server`] | the socket: bounded connections, heads in time, no waiting for stalled readers |
+//! | [`wire`] | JSON shapes, shared with the command line |
+//! | [`explain`] | one request's way, and why |
+//! | [`stranded`] | what a drain would leave without a region |
+//! | [`metrics`] | the page for Prometheus |
+//! | [`events`] | the event stream |
+//! | [`problem`] | errors as problem documents |
+//!
+//! It runs on a thread of its own, reaches the controller only through [`crate::live::Inbox`], and reads what requests
+//! count from the newest picture. Nothing here is on the way of a request, and nothing a client of it does (stall, flood,
+//! scrape every 100 ms) holds anything up there. It keeps no state: after a reload it reads its settings (address, tokens) anew.
+
+pub mod api;
+pub mod events;
+pub mod explain;
+pub mod gate;
+pub mod metrics;
+pub mod problem;
+pub mod server;
+pub mod stranded;
+pub mod wire;
+
+use crate::journal::Journal;
+use crate::live::{Inbox, Published};
+use crate::model::event::{Event, EventKind};
+use crate::model::topology::Topology;
+use api::App;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::task::AbortHandle;
+
+/// What a reload says: what changed, one line each; or every problem.
+pub type Reloaded = Pin<Box<dyn Future<Output = Result<Vec<String>, Vec<String>>> + Send>>;
+
+/// What the API needs of the rest of the house, handed in by the composition root.
+pub struct Context {
+    /// The way to the controller.
+    pub inbox: Inbox,
+    /// The newest picture.
+    pub published: Arc<Published>,
+    /// Reads the config file again and applies it.
+    pub reload: Box<dyn Fn() -> Reloaded + Send + Sync>,
+    /// For its figures.
+    pub journal: Option<Journal>,
+    /// SIGTERM came: `/readyz` says 503.
+    pub leaving: Arc<AtomicBool>,
+    /// Open connections by listener.
+    pub connections: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+    /// Certificates and when they expire, Unix time in seconds.
+    pub certificates: Box<dyn Fn() -> Vec<(String, i64)> + Send + Sync>,
+}
+
+/// Binds where a config wants it; `None`: it wants none. An error names the address and what to do.
+/// Needs a runtime (of the thread that will [`run`] it).
+pub fn bind(t: &Topology) -> Result<Option<TcpListener>, String> {
+    let Some(admin) = &t.admin else { return Ok(None) };
+    if admin.tokens.is_empty() && !admin.address.ip().is_loopback() {
+        return Err(format!("admin.address {} is beyond loopback: that needs admin.tokens", admin.address));
+    }
+    server::bind(admin.address)
+        .map(Some)
+        .map_err(|e| format!("cannot listen on admin.address {}: {e}; stop what listens there, or choose another address", admin.address))
+}
+
+/// Serves until the process ends. Follows reloads: tokens are read again, and another address is listened on.
+/// Events count from the call on, not from the first poll.
+pub fn run(context: Context, listener: Option<TcpListener>) -> impl Future<Output = ()> + Send {
+    let events = context.inbox.events();
+    serve(Arc::new(App::new(context)), events, listener)
+}
+
+async fn serve(app: Arc<App>, mut events: Receiver<Arc<Event>>, listener: Option<TcpListener>) {
+    let mut door = Door { app: app.clone(), open: None };
+    door.app.read_tokens();
+    if let Some(listener) = listener {
+        door.serve(listener);
+    }
+    loop {
+        match events.recv().await {
+            Ok(event) => {
+                if let EventKind::ConfigApplied { generation, .. } = event.kind
+                    && generation > 1
+                {
+                    app.reloads.0.fetch_add(1, Relaxed);
+                    door.follow();
+                }
+                if matches!(event.kind, EventKind::ConfigRejected { .. }) {
+                    app.reloads.1.fetch_add(1, Relaxed);
+                }
+            }
+            Err(RecvError::Lagged(_)) => door.follow(),
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// The socket that is listened on now, and where it is.
+struct Door {
+    app: Arc<App>,
+    open: Option<(SocketAddr, AbortHandle)>,
+}
+
+impl Door {
+    fn serve(&mut self, listener: TcpListener) {
+        let Ok(local) = listener.local_addr() else { return };
+        let accepting = tokio::spawn(server::accept(listener, api::router(self.app.clone()))).abort_handle();
+        if let Some((_, old)) = self.open.replace((local, accepting)) {
+            old.abort();
+        }
+    }
+    /// Whether the socket is where the config wants it; port 0 is any.
+    fn stands(&self, wanted: Option<SocketAddr>) -> bool {
+        match (wanted, &self.open) {
+            (None, None) => true,
+            (Some(w), Some((local, _))) => w.ip() == local.ip() && (w.port() == 0 || w.port() == local.port()),
+            _ => false,
+        }
+    }
+    /// After a reload. An address that cannot be had leaves the old one open.
+    fn follow(&mut self) {
+        self.app.read_tokens();
+        let config = self.app.topology();
+        if self.stands(config.topology.admin.as_ref().map(|a| a.address)) {
+            return;
+        }
+        match bind(&config.topology) {
+            Ok(Some(listener)) => self.serve(listener),
+            Ok(None) => {
+                if let Some((_, old)) = self.open.take() {
+                    old.abort();
+                }
+            }
+            Err(e) => tracing::error!("{e}; the admin API stays where it was"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

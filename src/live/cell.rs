@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 /// A histogram of times that only grows.
 #[derive(Debug)]
 pub struct Times {
-    buckets: [AtomicU32; HIST_BUCKETS],
+    buckets: [AtomicU64; HIST_BUCKETS],
     sum: AtomicU64,
 }
 
 impl Default for Times {
     fn default() -> Self {
-        Self { buckets: from_fn(|_| AtomicU32::new(0)), sum: AtomicU64::new(0) }
+        Self { buckets: from_fn(|_| AtomicU64::new(0)), sum: AtomicU64::new(0) }
     }
 }
 
@@ -30,9 +30,13 @@ impl Times {
         self.buckets[Hist::bucket(us)].fetch_add(1, Relaxed);
         self.sum.fetch_add(us, Relaxed);
     }
-    /// The counts so far (they wrap at 2³²).
+    /// The counts so far, modulo 2³²: for the difference between two looks.
     pub fn hist(&self) -> Hist {
-        Hist(self.buckets.iter().map(|b| b.load(Relaxed)).collect())
+        Hist(self.counts().iter().map(|n| *n as u32).collect())
+    }
+    /// The counts so far.
+    pub fn counts(&self) -> [u64; HIST_BUCKETS] {
+        from_fn(|i| self.buckets[i].load(Relaxed))
     }
     /// All times together.
     pub fn sum(&self) -> Duration {

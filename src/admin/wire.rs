@@ -1,0 +1,131 @@
+//! JSON shapes of the admin API, shared with the command line.
+
+use crate::config::value::Span;
+use crate::journal::stamp;
+pub use crate::model::status::{ConfigStatus, Drained, EndpointStatus, PoolStatus, RegionStatus, Status, When};
+use serde::{Deserialize, Serialize};
+
+pub use super::problem::Problem;
+
+/// `POST /v1/regions/{name}/drain`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Why: goes into status and journal.
+    #[serde(default)]
+    pub reason: String,
+    /// Gradually over this time; none: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Span>,
+    /// Comes back by itself after this time.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub lasting: Option<Span>,
+    /// Even when some route is then left without a region.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/pools/{service}/{region}/trip`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TripRequest {
+    /// Why: goes into status and journal.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// `PUT /v1/freeze`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeRequest {
+    /// Hold all states, or let them go.
+    pub on: bool,
+}
+
+/// `POST /v1/explain`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// Default GET.
+    #[serde(default)]
+    pub method: String,
+    /// `http://host/path?query`, or a path with a `Host` among the headers.
+    pub url: String,
+    /// Header fields.
+    #[serde(default)]
+    pub headers: std::collections::BTreeMap<String, String>,
+}
+
+/// The answer of everything that changes something.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// What changed, one a line; empty: it was so already.
+    pub changes: Vec<String>,
+    /// The config in force.
+    pub generation: u64,
+}
+
+/// `GET /v1/config`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfigDocument {
+    /// Counts applied configs from 1.
+    pub generation: u64,
+    /// The file it was read from.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+    /// Regions with what they share.
+    pub regions: Vec<RegionConfig>,
+    /// Routes with where they may go.
+    pub routes: Vec<RouteConfig>,
+}
+
+/// A region in [`ConfigDocument`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegionConfig {
+    /// Its name.
+    pub name: String,
+    /// Under which law.
+    pub jurisdiction: Option<String>,
+    /// Its weight.
+    pub weight: u32,
+    /// Its tier.
+    pub tier: u32,
+    /// What it shares with others.
+    pub fates: Vec<String>,
+}
+
+/// A route in [`ConfigDocument`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteConfig {
+    /// Its name.
+    pub name: String,
+    /// Its service.
+    pub service: String,
+    /// Its priority.
+    pub priority: String,
+    /// The jurisdictions that may serve it; null: any.
+    pub residency: Option<Vec<String>>,
+    /// The regions that leaves it.
+    pub regions: Vec<String>,
+    /// Until the first byte of the answer.
+    pub deadline: Span,
+}
+
+/// Makes the moments of a status into wall-clock times.
+pub fn fill_times(status: &mut Status) {
+    let wall = |w: &mut When| {
+        if let When::Moment(m) = w {
+            *w = When::Wall(stamp(crate::clock::wall(*m)));
+        }
+    };
+    for r in &mut status.regions {
+        wall(&mut r.since);
+        r.drained.iter_mut().filter_map(|d| d.until.as_mut()).for_each(wall);
+    }
+    for p in &mut status.pools {
+        wall(&mut p.since);
+        p.endpoints.iter_mut().filter_map(|e| e.ejected_until.as_mut()).for_each(wall);
+    }
+    status.config.loaded_at.iter_mut().for_each(wall);
+}
