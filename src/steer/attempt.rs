@@ -295,12 +295,23 @@ impl Attempt {
             return self.upload(r, now, view, live, dice);
         }
         let (route, index) = (route(&self.facts, view), self.facts.route);
-        let overdue = now >= r.overdue_at;
+        let (overdue, dead) = (now >= r.overdue_at, view.pools[r.pool.at()].dead);
+        let closed = view.tables[route.table.at()].closed.filter(|_| dead);
+        let doomed = closed.map_or(Moment::FAR, |_| r.started + patience::DOOMED);
+        if let Some(closed) = closed.filter(|_| now >= doomed) {
+            return Step::GiveUp(closed.into());
+        }
         let troubled = troubled(view, route, r.pool) && (!r.trial || overdue);
         // Where the whole pool is in doubt only another pool helps; a single quiet endpoint may have a good neighbour.
         let quiet = overdue && live.quiet(r.endpoint, now) >= r.started.until(r.overdue_at);
         if (troubled || quiet) && self.attempts_left(view) {
-            let least = if troubled { Level::Sound } else { Level::Avoided };
+            let least = if dead {
+                Level::Doubtful
+            } else if troubled {
+                Level::Sound
+            } else {
+                Level::Avoided
+            };
             if let Some(step) = self.second(least, now, view, live, dice, |l| l.take_retry(route.service)) {
                 return step;
             }
@@ -314,7 +325,7 @@ impl Attempt {
         }
         let look = if overdue { now + patience::LOOK } else { r.overdue_at };
         let hedge = hedge_at.filter(|at| *at > now).unwrap_or(Moment::FAR);
-        Step::Wait(look.min(hedge).min(self.deadline))
+        Step::Wait(look.min(hedge).min(doomed).min(self.deadline))
     }
 
     /// A write under way. Its pool fell out before the write was complete: it cannot have been applied there, where

@@ -22,7 +22,7 @@ use crate::model::id::*;
 use crate::model::policy::{Priority, Route};
 use crate::model::time::{Duration, Moment};
 use crate::model::topology::{Pool, Topology};
-use crate::model::view::{Closed, Live, Slot, TableView, View};
+use crate::model::view::{Live, Slot, TableView, View};
 
 #[cfg(test)]
 mod tests;
@@ -133,8 +133,7 @@ pub fn choose(view: &View, live: &dyn Live, want: &Want<'_>, now: Moment, dice: 
         }
     }
     Err(match table.closed {
-        Some(Closed::Residency) => Refusal::Residency,
-        Some(Closed::NoRegion) => Refusal::NoRegion,
+        Some(closed) => closed.into(),
         None if search.full => Refusal::Shed,
         None => Refusal::NoRegion,
     })

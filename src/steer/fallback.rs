@@ -17,7 +17,7 @@ use crate::model::dice::Dice;
 use crate::model::outcome::RequestOutcome;
 use crate::model::policy::{Degrade, Route, SpoolRule, StaleRule, StaticAnswer, Unavailable, Writes};
 use crate::model::time::Duration;
-use crate::model::view::Facts;
+use crate::model::view::{Closed, Facts};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -38,6 +38,15 @@ pub enum Refusal {
     Residency,
     /// A write was handed over and nobody knows whether it was applied.
     UnknownOutcome,
+}
+
+impl From<Closed> for Refusal {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::NoRegion => Self::NoRegion,
+            Closed::Residency => Self::Residency,
+        }
+    }
 }
 
 impl Refusal {

@@ -330,6 +330,42 @@ fn a_closed_table_gives_up_at_once_and_says_why() {
 }
 
 #[test]
+fn where_nothing_is_left_a_trial_of_a_dead_pool_is_short_and_of_a_living_one_is_not() {
+    let mut r = Run::new(get(US));
+    r.tries(0);
+    let mut w = Run::new(post(US));
+    w.tries(0);
+    for run in [&mut r, &mut w] {
+        for pool in 0..2 {
+            set(&mut run.v, pool, |p| (p.state, p.dead) = (State::Tripped, true));
+        }
+    }
+    r.gives_up(60, Refusal::Residency);
+    w.waits(60, 2000);
+
+    for dead in [true, false] {
+        let mut r = Run::new(get(ANY));
+        for pool in 0..3 {
+            set(&mut r.v, pool, |p| (p.state, p.dead) = (State::Tripped, true));
+        }
+        set(&mut r.v, 0, |p| (p.state, p.dead) = (State::Trial, dead));
+        r.live.trials.borrow_mut()[0] = 1;
+        assert!(r.tries(0).trial);
+        r.waits(0, if dead { 40 } else { 60 });
+        if dead { r.gives_up(40, Refusal::NoRegion) } else { r.waits(60, 75) }
+    }
+}
+
+#[test]
+fn what_waits_in_a_dead_pool_goes_to_a_suspect_one_if_there_is_no_better() {
+    let mut r = Run::new(get(US));
+    r.tries(0);
+    set(&mut r.v, 0, |p| p.dead = true);
+    set(&mut r.v, 1, |p| p.suspect = true);
+    assert_eq!(r.tries(60).pool, PoolIx(1));
+}
+
+#[test]
 fn an_upload_moves_while_incomplete_and_runs_on_when_complete() {
     let t = edit(three(), |r| r.retry.writes = Writes::Incomplete);
     let mut r = Run::with(t.clone(), post(ANY), 10);
