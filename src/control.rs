@@ -117,7 +117,7 @@ impl Control {
     }
 
     fn tick(&mut self, now: Moment, own_late: Duration) {
-        let late = own_late.max(self.beats.late(now)).saturating_sub(JITTER);
+        let late = self.late(now, own_late);
         self.ticks += 1;
         let full = self.ticks.is_multiple_of(FULL);
         let tallies = self.cells.sample(&mut self.sampler, now, full, late);
@@ -129,6 +129,11 @@ impl Control {
         let _ = self.controller.handle(now, Signal::Tick(tallies));
         self.grant();
         self.publish();
+    }
+
+    /// How long we were not there to hear anything.
+    fn late(&self, now: Moment, own: Duration) -> Duration {
+        own.max(self.beats.late(now)).saturating_sub(JITTER)
     }
 
     fn take(&mut self, now: Moment, message: Message) {

@@ -1,1 +1,290 @@
-//! Composition root: the only file that names every room.
+//! The composition root: the only file that knows every room.
+//!
+//! ```text
+//! thread      runs
+//! main        signals, file watch, reloads, the admin API, journal and access log (one small runtime)
+//! control     the control task: ticks of 10 ms that nothing else may delay
+//! probe       the probes
+//! worker-N    requests
+//! state, journal, log …   write to the disk, one thread each; nobody waits for them
+//! ```
+//!
+//! **Beginning.** Config, logs, cells and the first picture, sockets, then threads: what can fail (a bad config, a taken
+//! port) fails before anything runs, with exit code 2 and in words. With `--last-good` a bad file is replaced by the
+//! copy of the last one that was applied.
+//!
+//! **Leaving** (SIGTERM, SIGINT): `/readyz` says 503 at once; after `edge.shutdown_delay` the listeners close; requests in flight
+//! get `edge.drain_timeout` to come to their end. A second signal ends the waiting.
+
+mod access;
+mod reload;
+mod system;
+
+use crate::admin;
+use crate::config::{self, Loaded, Problems};
+use crate::control::{Control, store};
+use crate::edge::{self, Edge};
+use crate::journal::{self, Journal};
+use crate::live::{self, Beats, Inbox, Published};
+use crate::model::time::Duration;
+use crate::model::topology::{Logging, Topology};
+use crate::{clock, logging, probe};
+use reload::Reloader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use system::{Asked, Signals};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The config file.
+    pub config: PathBuf,
+    /// Start from the copy of the last applied config, should the file be bad.
+    pub last_good: bool,
+}
+
+/// Why it cannot run: what went wrong, and what to do next.
+#[derive(Debug)]
+pub struct CannotRun {
+    /// What went wrong; may have many lines.
+    pub what: String,
+    /// What to do next.
+    pub next: &'static str,
+}
+
+impl CannotRun {
+    fn new(what: impl ToString, next: &'static str) -> Self {
+        Self { what: what.to_string(), next }
+    }
+}
+
+/// How long the end of the process waits for a slow disk or log reader.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Runs the proxy in the foreground until a signal ends it.
+pub fn run(options: &Options) -> Result<(), CannotRun> {
+    let house = House::build(options)?;
+    let signals = house.runtime.block_on(async { Signals::new() }).map_err(|e| CannotRun::new(format!("signals: {e}"), ""))?;
+    house.live(signals);
+    Ok(())
+}
+
+/// A proxy on threads of its own, inside another program (demo, tests).
+pub struct Proxy {
+    stop: mpsc::UnboundedSender<Asked>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts a proxy on threads of its own. It listens when this returns.
+pub fn spawn(config: &Path) -> Result<Proxy, String> {
+    let options = Options { config: config.to_owned(), ..Options::default() };
+    let house = House::build(&options).map_err(|e| e.what)?;
+    let (stop, asked) = mpsc::unbounded_channel();
+    let live = move || house.live(Signals::from(asked));
+    let thread = std::thread::Builder::new().name("evenkeel".into()).spawn(live).map_err(|e| e.to_string())?;
+    Ok(Proxy { stop, thread })
+}
+
+impl Proxy {
+    /// Asks it to drain and leave, as SIGTERM does.
+    pub fn stop(&self) {
+        let _ = self.stop.send(Asked::Leave);
+    }
+    /// Asks it to read its config again, as SIGHUP does.
+    pub fn reload(&self) {
+        let _ = self.stop.send(Asked::Reload);
+    }
+    /// Whether it has left.
+    pub fn stopped(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// Everything that runs.
+struct House {
+    runtime: tokio::runtime::Runtime,
+    edge: Edge,
+    inbox: Inbox,
+    published: Arc<Published>,
+    reloader: Reloader,
+    records: mpsc::Receiver<edge::access::Record>,
+    admin: Option<tokio::net::TcpListener>,
+    journal: Journal,
+    log: Arc<logging::Log>,
+    access: logging::access::Access,
+}
+
+impl House {
+    fn build(options: &Options) -> Result<Self, CannotRun> {
+        let loaded = load(options)?;
+        let warnings = loaded.checked.warnings.clone();
+        let config = Arc::new(loaded.compile(1));
+        let t = &config.topology;
+
+        let log = Arc::new(logging::start(&t.logging));
+        for warning in warnings.0 {
+            tracing::warn!("{}", warning.headline());
+        }
+        match system::raise_file_limit() {
+            Ok(limit) => tracing::debug!("up to {limit} files and connections"),
+            Err(e) => tracing::warn!("the limit of open files stays as it was: {e}"),
+        }
+        let _ = rustls::crypto::ring::default_provider().install_default();
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| CannotRun::new(format!("cannot start a runtime: {e}"), ""))?;
+        let admin = runtime.block_on(async { admin::bind(t) }).map_err(|e| CannotRun::new(e, "choose another admin.address"))?;
+
+        let thread = |e: std::io::Error| CannotRun::new(format!("cannot start a thread: {e}"), "check the limit of threads (ulimit -u)");
+        let (inbox, letters) = live::inbox();
+        let beats = Arc::new(Beats::new(t.edge.threads));
+        let state = store::Store::start(t.edge.state_dir.clone()).map_err(thread)?;
+        let journal = Journal::start(journal::Settings::of(t));
+        runtime.spawn(journal::follow(inbox.events(), Some(journal.clone())));
+        let control = Control::new(config.clone(), inbox.clone(), beats.clone(), state, clock::dice());
+        let published = control.published();
+
+        let (access_log, records) = edge::access::channel();
+        let setup = edge::Setup { published: published.clone(), beats, access: access_log };
+        let edge = Edge::start(&setup, t.edge.threads).map_err(thread)?;
+        if let Err(problems) = edge.listeners().apply(t) {
+            edge.stop();
+            return Err(CannotRun::new(problems.join("\n"), "stop what listens there, or choose another address"));
+        }
+        on_a_thread("control", move || control.run(letters)).map_err(thread)?;
+        on_a_thread("probe", {
+            let (published, inbox) = (published.clone(), inbox.clone());
+            move || probe::run(published, inbox)
+        })
+        .map_err(thread)?;
+
+        let access = logging::access::Access::start(t.logging.access.as_ref());
+        let apply = {
+            let (log, access, journal) = (log.clone(), access.clone(), journal.clone());
+            move |t: &Topology| {
+                log.apply(&t.logging);
+                access.apply(t.logging.access.as_ref());
+                journal.reconfigure(journal::Settings::of(t));
+            }
+        };
+        let reloader = Reloader {
+            path: options.config.clone(),
+            inbox: inbox.clone(),
+            published: published.clone(),
+            listeners: edge.listeners().clone(),
+            apply: Box::new(apply),
+        };
+        tell_where(t, &options.config);
+        Ok(Self { runtime, edge, inbox, published, reloader, records, admin, journal, log, access })
+    }
+
+    /// Lives until it is asked to leave, and leaves.
+    fn live(self, mut signals: Signals) {
+        let Self { runtime, edge, inbox, published, reloader, records, admin, journal, log, access } = self;
+        let leaving = Arc::new(AtomicBool::new(false));
+        let (doors, certificates) = (edge.listeners().clone(), edge.listeners().clone());
+        LocalSet::new().block_on(&runtime, async {
+            let reloads = reloader.start();
+            let again = reloads.clone();
+            let context = admin::Context {
+                inbox: inbox.clone(),
+                published: published.clone(),
+                reload: Box::new(move || {
+                    let again = again.clone();
+                    Box::pin(async move { again.ask().await })
+                }),
+                journal: Some(journal.clone()),
+                leaving: leaving.clone(),
+                connections: Box::new(move || doors.doors().iter().map(|d| (d.address.to_string(), d.open().into())).collect()),
+                certificates: Box::new(move || certificates.expiries()),
+            };
+            tokio::spawn(admin::run(context, admin));
+            tokio::spawn(access::follow(records, access.clone()));
+            tokio::spawn(reload::renew_certificates(edge.listeners().clone()));
+            while signals.next().await == Asked::Reload {
+                // Refusals are on record through the controller's event.
+                let _ = reloads.ask().await;
+            }
+            leaving.store(true, Relaxed);
+            leave(&edge, &inbox, &published, &mut signals).await;
+        });
+        edge.stop();
+        journal.flush(LAST_WORDS);
+        access.flush(LAST_WORDS);
+        log.flush(LAST_WORDS);
+    }
+}
+
+/// Drains: what is in flight comes to its end, or to the end of our patience.
+async fn leave(edge: &Edge, inbox: &Inbox, published: &Published, signals: &mut Signals) {
+    let picture = published.load_full();
+    let settings = &picture.view.topology().edge;
+    let _ = tokio::time::timeout(LAST_WORDS, inbox.leaving()).await;
+    let drained = async {
+        tokio::time::sleep(settings.shutdown_delay).await;
+        edge.drain();
+        tokio::time::timeout(settings.drain_timeout, edge.drained()).await.is_ok()
+    };
+    let asked_again = async { while signals.next().await != Asked::Leave {} };
+    tokio::select! {
+        all = drained => if !all {
+            tracing::warn!("{} connections are cut off: they are still busy after edge.drain_timeout", edge.connections());
+        },
+        () = asked_again => tracing::warn!("asked again to leave: {} connections are cut off", edge.connections()),
+    }
+}
+
+/// The config to start with.
+fn load(options: &Options) -> Result<Loaded, CannotRun> {
+    let bad = match config::load(&options.config) {
+        Ok(loaded) => return Ok(loaded),
+        Err(problems) => problems,
+    };
+    if !options.last_good {
+        return Err(CannotRun::new(
+            bad,
+            "`evenkeel check --config FILE` shows the same; --last-good starts from the last config that was applied",
+        ));
+    }
+    let loaded = last_good(&options.config, &bad)?;
+    logging::start(&Logging::clone(&loaded.checked.topology.logging));
+    tracing::error!("the config file is bad, started from the copy of the last one that was applied: {}", bad.headlines().join("\n"));
+    Ok(loaded)
+}
+
+/// The copy of the last applied config. Where it lies stands in the bad file, if anywhere: a line that says `state_dir: …`
+/// is believed if there is one, else the default is tried.
+fn last_good(path: &Path, bad: &Problems) -> Result<Loaded, CannotRun> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let named = text.split_once("state_dir").and_then(|(_, rest)| {
+        let value = rest.trim_start_matches(['"', '\'', ':', ' ']).split(['\n', '#', ',', '}']).next()?;
+        Some(value.trim().trim_matches(['"', '\'']).to_owned()).filter(|v| !v.is_empty())
+    });
+    let state_dir = folder.join(named.as_deref().unwrap_or("state"));
+    let copy = store::last_good_path(&state_dir);
+    let text = std::fs::read_to_string(&copy).map_err(|e| {
+        CannotRun::new(format!("{bad}\nand there is no copy of a good one in {}: {e}", copy.display()), "mend the config file")
+    })?;
+    config::parse(&text, path)
+        .map_err(|worse| CannotRun::new(format!("{bad}\nand the copy {} is bad, too:\n{worse}", copy.display()), "mend the config file"))
+}
+
+/// A runtime of its own for one task.
+fn on_a_thread<F: Future<Output = ()> + 'static>(name: &str, task: impl FnOnce() -> F + Send + 'static) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = move || LocalSet::new().block_on(&runtime, task());
+    std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
+}
+
+fn tell_where(t: &Topology, config: &Path) {
+    for l in &t.listeners {
+        tracing::info!("listening on {}{}", l.address, if l.tls.is_some() { " (TLS)" } else { "" });
+    }
+    let admin = t.admin.as_ref().map_or("none".into(), |a| format!("http://{}", a.address));
+    tracing::info!("config {}, {} worker threads, admin {admin}", config.display(), t.edge.threads);
+}

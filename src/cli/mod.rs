@@ -12,6 +12,7 @@
 //! Colours appear only on a terminal, and not under `NO_COLOR`.
 
 mod check;
+mod run;
 mod schema;
 pub mod style;
 
@@ -31,6 +32,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The proxy, in the foreground.
+    Run(run::Args),
     /// Every problem of a config and every warning. Exit 0: valid, 1: problems, 2: could not run.
     Check(check::Args),
     /// The JSON Schema (2020-12) of the config file, for editors.
@@ -40,6 +43,7 @@ enum Command {
 impl Command {
     fn run(self) -> Outcome {
         match self {
+            Self::Run(args) => run::run(args),
             Self::Check(args) => check::run(args),
             Self::Schema(args) => schema::run(args),
         }

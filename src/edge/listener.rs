@@ -133,6 +133,11 @@ impl Listeners {
         problems
     }
 
+    /// The certificates in use, and when they expire, seconds since 1970.
+    pub fn expiries(&self) -> Vec<(String, i64)> {
+        self.doors.lock().iter().filter_map(|d| d.settings().tls.clone()).flat_map(|t| t.expiries.clone()).collect()
+    }
+
     /// Stop accepting everywhere; what waits in a backlog is reset by the kernel.
     pub fn close(&self) {
         self.workers.lock().clear();

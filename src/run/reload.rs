@@ -1,0 +1,88 @@
+//! From a changed file to one new picture: check, bind what is new, ask the controller, go over.
+//!
+//! Nothing changes before everything that can fail has succeeded; then all of it changes. Whoever asks
+//! ([`Reloads::ask`]: SIGHUP, the admin API) and the file itself (`config::watch`) stand in one line.
+
+use crate::config::watch::watch;
+use crate::config::{Loaded, Problems};
+use crate::edge::listener::Listeners;
+use crate::live::{Inbox, Published};
+use crate::model::topology::Topology;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// What changed, one line each; or every problem, and then nothing changed.
+pub type Answer = Result<Vec<String>, Vec<String>>;
+
+/// How often the certificates' files are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(5);
+
+/// Asks for the config file to be read again.
+#[derive(Clone)]
+pub struct Reloads(mpsc::Sender<oneshot::Sender<Answer>>);
+
+impl Reloads {
+    /// Reads it again now, changed or not.
+    pub async fn ask(&self) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.0.send(reply).await;
+        answer.await.unwrap_or_else(|_| Err(vec!["the proxy is shutting down".into()]))
+    }
+}
+
+/// Applies configs.
+pub struct Reloader {
+    /// The file.
+    pub path: PathBuf,
+    /// The way to the controller.
+    pub inbox: Inbox,
+    /// The newest picture.
+    pub published: Arc<Published>,
+    /// The sockets.
+    pub listeners: Arc<Listeners>,
+    /// What else follows a config: logs, journal.
+    pub apply: Box<dyn Fn(&Topology) + Send + Sync>,
+}
+
+impl Reloader {
+    /// Applies configs from now on, on this thread's `LocalSet`.
+    pub fn start(self) -> Reloads {
+        let (asks, asked) = mpsc::channel(1);
+        let text = self.published.load().view.config.source.text.clone();
+        tokio::task::spawn_local(async move { watch(self.path.clone(), &text, asked, async |loaded| self.go_over(loaded).await).await });
+        Reloads(asks)
+    }
+
+    async fn go_over(&self, loaded: Result<Loaded, Problems>) -> Answer {
+        let answer = self.try_to(loaded).await;
+        if let Err(problems) = &answer {
+            self.inbox.rejected(problems.clone());
+        }
+        answer
+    }
+
+    async fn try_to(&self, loaded: Result<Loaded, Problems>) -> Answer {
+        let old = self.published.load_full().view.config.clone();
+        let config = Arc::new(loaded.map_err(|p| p.headlines())?.compile(old.generation + 1));
+        let doors = self.listeners.prepare(&config.topology)?;
+        let mut changes = self.inbox.reload(config.clone()).await.map_err(|refused| vec![refused.to_string()])?;
+        doors.commit();
+        (self.apply)(&config.topology);
+        if old.topology.edge.threads != config.topology.edge.threads {
+            changes.push(format!("edge.threads: {} from the next start on", config.topology.edge.threads));
+        }
+        Ok(changes)
+    }
+}
+
+/// Takes over certificates whose files change though the config does not.
+pub async fn renew_certificates(listeners: Arc<Listeners>) {
+    loop {
+        tokio::time::sleep(CERTIFICATES).await;
+        let listeners = listeners.clone();
+        let problems = tokio::task::spawn_blocking(move || listeners.refresh_certificates()).await.unwrap_or_default();
+        problems.iter().for_each(|p| tracing::error!("{p}"));
+    }
+}
