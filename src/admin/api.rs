@@ -113,16 +113,17 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
 /// The whole API.
 pub fn router(app: Arc<App>) -> Router {
     let all = routes().into_iter().fold(Router::new(), |r, (_, path, handler)| r.route(path, handler));
-    all.fallback(async |request: Request| {
-        Problem::unknown(format!("there is no {}; /v1/openapi.json lists what there is", request.uri().path()))
-    })
-    .method_not_allowed_fallback(async |request: Request| {
-        let detail = format!("{} does not take {}; see /v1/openapi.json", request.uri().path(), request.method());
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
-    })
-    .layer(DefaultBodyLimit::max(BODY))
-    .layer(axum::middleware::from_fn_with_state(app.clone(), guard))
-    .with_state(app)
+    all.merge(super::dashboard::router())
+        .fallback(async |request: Request| {
+            Problem::unknown(format!("there is no {}; /v1/openapi.json lists what there is", request.uri().path()))
+        })
+        .method_not_allowed_fallback(async |request: Request| {
+            let detail = format!("{} does not take {}; see /v1/openapi.json", request.uri().path(), request.method());
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+        })
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard))
+        .with_state(app)
 }
 
 /// The gate before every handler, and the headers that keep browsers strict after it.

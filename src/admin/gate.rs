@@ -3,6 +3,7 @@
 //! | question | rule |
 //! |---|---|
 //! | Is a token needed? | where tokens are configured: for everything but `/livez` and `/readyz`. Where none are: no, but only peers on loopback are let in, as `local` |
+//! | May the page be seen? | always: it holds nothing of its own, and asks for a token where one is needed |
 //! | May it change things? | only a token with `write` may use another method than GET and HEAD |
 //! | Is this DNS rebinding? | without a valid token, `Host` must be an address, `localhost`, or the name of this edge: a page of another site can make its own name resolve to us, but cannot make a browser send another `Host` |
 //! | Is this cross-site? | `Origin`, where sent, must be this very host; `Sec-Fetch-Site`, where sent, must not be another site's, unless somebody merely follows a link |
@@ -79,6 +80,7 @@ impl Gate {
         same_site(request, reads)?;
         match key {
             Some(key) if reads || key.write => Ok(Actor::Operator(key.name.clone())),
+            None if reads && super::dashboard::paths().any(|page| page == path) => Ok(local()),
             Some(key) => Err(Problem::forbidden(format!("token {} may only read; use one with `write: true` in admin.tokens", key.name))),
             None if self.guarded => Err(Problem::new(
                 StatusCode::UNAUTHORIZED,

@@ -3,6 +3,7 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`api`] | the routes and what they do |
+//! | [`dashboard`] | the page at `/` |
 //! | [`gate`] | who may come in: tokens, Host, Origin |
 //! | [`server`] | the socket: bounded connections, heads in time, no waiting for stalled readers |
 //! | [`wire`] | JSON shapes, shared with the command line |
@@ -17,6 +18,7 @@
 //! scrape every 100 ms) holds anything up there. It keeps no state: after a reload it reads its settings (address, tokens) anew.
 
 pub mod api;
+pub mod dashboard;
 pub mod events;
 pub mod explain;
 pub mod gate;

@@ -12,6 +12,7 @@
 //! Colours appear only on a terminal, and not under `NO_COLOR`.
 
 mod check;
+mod demo;
 mod run;
 mod schema;
 pub mod style;
@@ -36,6 +37,8 @@ enum Command {
     Run(run::Args),
     /// Every problem of a config and every warning. Exit 0: valid, 1: problems, 2: could not run.
     Check(check::Args),
+    /// Three simulated regions, a load and the proxy in one process, and the dashboard's address.
+    Demo(demo::Args),
     /// The JSON Schema (2020-12) of the config file, for editors.
     Schema(schema::Args),
 }
@@ -45,6 +48,7 @@ impl Command {
         match self {
             Self::Run(args) => run::run(args),
             Self::Check(args) => check::run(args),
+            Self::Demo(args) => demo::run_demo(&args),
             Self::Schema(args) => schema::run(args),
         }
     }

@@ -15,7 +15,6 @@ use load::{Load, Second};
 use origin::{Fault, Region};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path as FsPath, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tell::Teller;
@@ -42,26 +41,13 @@ const SCRIPT: [(u64, &str, Fault, &str); 4] = [
 /// When `--once` ends, seconds.
 const SCRIPT_END: u64 = 26;
 
-/// Runs the demo. Exit code 0; 1 when `--once` found that users were hurt more than it promises; 2 when it could not start.
-pub fn run(options: &Options) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => return cannot(&format!("no runtime: {e}")),
-    };
-    runtime.block_on(async {
-        match play(options).await {
-            Ok(code) => code,
-            Err(e) => cannot(&e),
-        }
-    })
+/// Runs the demo. True: fine; false: `--once` found that users were hurt more than it promises.
+pub fn run(options: &Options) -> Result<bool, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime: {e}"))?;
+    runtime.block_on(play(options))
 }
 
-fn cannot(why: &str) -> ExitCode {
-    eprintln!("evenkeel demo: {why}");
-    ExitCode::from(2)
-}
-
-async fn play(options: &Options) -> Result<ExitCode, String> {
+async fn play(options: &Options) -> Result<bool, String> {
     let regions = Arc::new(start_regions().await.map_err(|e| format!("the simulated regions did not start: {e}"))?);
     let (http, admin, controls) = (free_port(8080), free_port(9900), free_port(9901));
     let folder = folder()?;
@@ -108,7 +94,7 @@ async fn play(options: &Options) -> Result<ExitCode, String> {
         }
     })
     .await;
-    Ok(if hurt { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    Ok(!hurt)
 }
 
 async fn start_regions() -> std::io::Result<Vec<Region>> {

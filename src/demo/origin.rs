@@ -66,13 +66,8 @@ impl Region {
     /// Binds `servers` app servers on free ports of a loopback address of the region's own, and serves them
     /// until the runtime ends. Every answer takes `rtt` plus a few milliseconds of work.
     pub async fn start(name: &'static str, host: [u8; 4], servers: usize, rtt: Duration) -> std::io::Result<Self> {
-        let mut region = Self {
-            name,
-            addresses: Vec::new(),
-            fault: Arc::default(),
-            changed: watch::Sender::new(Fault::None),
-            served: Arc::default(),
-        };
+        let mut region =
+            Self { name, addresses: Vec::new(), fault: Arc::default(), changed: watch::Sender::new(Fault::None), served: Arc::default() };
         for _ in 0..servers {
             let listener = TcpListener::bind(SocketAddr::from((host, 0))).await?;
             region.addresses.push(listener.local_addr()?);

@@ -83,9 +83,20 @@ impl Teller {
         let worst = seconds.iter().map(|s| s.failed).max().unwrap_or(0);
         let part = f64::from(all.failed) / f64::from(all.total().max(1));
         println!();
-        println!("{} requests through two outages: {} good, {} degraded and marked, {} refused honestly, {} failed ({:.2} %).",
-            all.total(), all.ok(), all.degraded, all.refused, all.failed, part * 100.0);
-        println!("Half of them took {:.0} ms, 99 of 100 at most {:.0} ms; in the worst second {worst} failed.", all.quantile(0.5), all.quantile(0.99));
+        println!(
+            "{} requests through two outages: {} good, {} degraded and marked, {} refused honestly, {} failed ({:.2} %).",
+            all.total(),
+            all.ok(),
+            all.degraded,
+            all.refused,
+            all.failed,
+            part * 100.0
+        );
+        println!(
+            "Half of them took {:.0} ms, 99 of 100 at most {:.0} ms; in the worst second {worst} failed.",
+            all.quantile(0.5),
+            all.quantile(0.99)
+        );
         let hurt = part > PROMISE || all.total() == 0;
         if hurt {
             println!("That is more than the {:.1} % this demo promises: please report it.", PROMISE * 100.0);

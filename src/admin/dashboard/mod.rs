@@ -4,9 +4,13 @@
 //! what it shows can be checked with `evenkeel status` and curl. uPlot (MIT, `vendor/`) draws the charts.
 
 use axum::Router;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::routing::get;
+
+/// The page loads nothing but its own files, and talks to nobody but its own proxy.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const FILES: [(&str, &str, &str); 6] = [
     ("/", "text/html; charset=utf-8", include_str!("index.html")),
@@ -26,6 +30,11 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     FILES.iter().fold(Router::new(), |router, (path, kind, text)| {
         // Revalidated each time: a new binary must not be seen through the page of an old one.
-        router.route(path, get(move || async move { ([(CONTENT_TYPE, *kind), (CACHE_CONTROL, "no-cache")], *text).into_response() }))
+        router.route(
+            path,
+            get(move || async move {
+                ([(CONTENT_TYPE, *kind), (CACHE_CONTROL, "no-cache"), (CONTENT_SECURITY_POLICY, POLICY)], *text).into_response()
+            }),
+        )
     })
 }
