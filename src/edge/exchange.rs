@@ -276,7 +276,7 @@ impl<'p> Exchange<'p> {
         let facts = self.machine.facts();
         let endpoint = &self.picture.view.topology().endpoints[plan.endpoint.at()];
         Message {
-            head: message::encode(self.request, self.guest, self.route, &self.ids, &endpoint.name),
+            head: message::encode(self.request, self.guest, self.route, &self.ids, self.down.http2(), &endpoint.name),
             framing: self.request.framing,
             is_head: self.request.method == crate::http1::Method::Head,
             upgrade: facts.upgrade,

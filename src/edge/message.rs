@@ -42,12 +42,12 @@ fn hex(dice: &mut Dice, out: &mut [u8]) {
 }
 
 /// Write a request's head for an endpoint.
-pub(crate) fn encode(request: &RequestHead, guest: &Guest, route: &Route, ids: &Ids, endpoint: &str) -> BytesMut {
+pub(crate) fn encode(request: &RequestHead, guest: &Guest, route: &Route, ids: &Ids, http2: bool, endpoint: &str) -> BytesMut {
     let onward = Onward {
         client: guest.address,
         trusted: guest.trusted,
         https: guest.https,
-        http2: false,
+        http2,
         request_id: ids.request(),
         traceparent: ids.trace(),
         // We ask the client for its body ourselves, once there is an endpoint to give it to.
