@@ -15,6 +15,13 @@ pub fn from_http2(parts: &http::request::Parts, ended: bool, limits: &Limits) ->
     if [TRANSFER_ENCODING, CONNECTION, UPGRADE].iter().any(|n| fields.contains_key(n)) {
         return Err(Reject::bad("connection-specific field in HTTP/2"));
     }
+    if fields.get_all(HOST).iter().nth(1).is_some() {
+        return Err(Reject::bad("more than one Host"));
+    }
+    if fields.values().any(|v| v.as_bytes().first().is_some_and(blank) || v.as_bytes().last().is_some_and(blank)) {
+        // RFC 9113 section 8.2.1; HTTP/1.1 would trim it, and two readers would see two values.
+        return Err(Reject::bad("white space around a field value"));
+    }
     let named = fields.get(HOST).map(|h| h.as_bytes());
     let authority = parts.uri.authority().map(|a| a.as_str().as_bytes());
     if let (Some(h), Some(a)) = (named, authority)
@@ -52,4 +59,8 @@ pub fn from_http2(parts: &http::request::Parts, ended: bool, limits: &Limits) ->
     }
     head.keep_alive = true;
     Ok(head)
+}
+
+fn blank(b: &u8) -> bool {
+    matches!(b, b' ' | b'\t')
 }
