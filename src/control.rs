@@ -87,6 +87,8 @@ impl Control {
             stirred: false,
         };
         control.restore(now);
+        // The first requests may need a retry, and come before the first tick.
+        control.grant();
         control
     }
 

@@ -30,13 +30,15 @@ use crate::model::id::{PoolIx, RouteIx};
 use crate::model::outcome::{Outcome, RequestOutcome, Sent};
 use crate::model::policy::{Route, Writes};
 use crate::model::time::{Duration, Moment};
+use crate::model::topology::{Affinity, Topology};
 use crate::model::view::Facts;
 use crate::steer::attempt::{Attempt, Step, Try};
 use crate::steer::fallback::{self, Refusal};
-use crate::steer::{classify, eject};
+use crate::steer::{choose, classify, eject};
 use crate::upstream::Conn;
 use smallvec::SmallVec;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -86,6 +88,23 @@ async fn flushed(down: &mut Downstream<'_>) -> Ending {
         Ok(()) => Ending::Told,
         Err(_) => Ending::Broken,
     }
+}
+
+/// What keeps the client in its region, where its service wants that.
+fn affinity(topology: &Topology, route: &Route, request: &RequestHead, guest: &Guest) -> Option<u64> {
+    match topology.services[route.service.at()].affinity.as_ref()? {
+        Affinity::Header(name) => request.head.get(name).map(choose::affinity),
+        Affinity::Cookie(name) => request.head.all("cookie").find_map(|line| cookie(line, name)).map(choose::affinity),
+        Affinity::ClientIp => Some(match guest.address {
+            IpAddr::V4(a) => choose::affinity(&a.octets()),
+            IpAddr::V6(a) => choose::affinity(&a.octets()[..8]),
+        }),
+    }
+}
+
+/// A cookie's value in a `Cookie` line.
+fn cookie<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    line.split(|b| *b == b';').map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// How looking for an answer ended.
@@ -178,7 +197,7 @@ impl<'p> Exchange<'p> {
             priority: route.priority,
         };
         let streaming = !matches!(request.framing, BodyFraming::None | BodyFraming::Length(0));
-        let mut machine = Attempt::new(facts, &picture.view);
+        let mut machine = Attempt::new(facts, &picture.view).with_affinity(affinity(topology, route, request, guest));
         let upload = if streaming {
             machine.streams();
             Upload::new(&topology.limits, &worker.replay, facts.repeatable(&route.retry, Sent::Incomplete))

@@ -225,13 +225,14 @@ impl<'p> Leg<'p> {
     /// When [`Leg::on_time`] wants to be asked.
     pub(crate) fn due(&self) -> Moment {
         let stuck = self.stuck.map_or(Moment::FAR, |s| s + self.plan.timeout);
-        let Some(since) = self.since else { return stuck.min(self.look) };
+        let stuck = stuck.min(self.look);
+        let Some(since) = self.since else { return stuck };
         let mark = match self.marked {
             (false, _) => since + self.overdue_after(),
             (true, false) => since + self.late_after(),
             _ => Moment::FAR,
         };
-        mark.min(since + self.plan.timeout)
+        mark.min(since + self.plan.timeout).min(stuck)
     }
 
     fn overdue_after(&self) -> Duration {

@@ -364,7 +364,8 @@ impl Attempt {
         let late_at = overdue_at.max(now + patience::late(pace, failover, route));
         let id = self.made as u8;
         self.made += 1;
-        let timeout = patience::attempt(pace, failover, route, left, self.repeatable[2], self.attempts_left(view));
+        let another = self.attempts_left(view) && another_place(view, route, pick.endpoint, &self.tried);
+        let timeout = patience::attempt(pace, failover, route, left, self.repeatable[2], another);
         self.running.push(Running {
             id,
             pool: pick.pool,
@@ -432,6 +433,13 @@ impl Attempt {
                 Sent::Complete => true,
             }
     }
+}
+
+/// Whether the route could be served by an endpoint that this request has not tried.
+fn another_place(view: &View, route: &Route, now: EndpointIx, tried: &[EndpointIx]) -> bool {
+    let t = view.topology();
+    let order = &view.tables[route.table.at()].order;
+    order.iter().any(|p| t.pools[p.at()].endpoints().any(|e| e != now && !tried.contains(&e)))
 }
 
 fn route<'v>(facts: &Facts, view: &'v View) -> &'v Route {
