@@ -52,6 +52,11 @@ pub fn wall(at: Moment) -> Timestamp {
     moved.unwrap_or(if at <= now { Timestamp::MIN } else { Timestamp::MAX })
 }
 
+/// A wall-clock time as RFC 3339 in UTC with microseconds, as everywhere in JSON outside.
+pub fn stamp(at: Timestamp) -> String {
+    format!("{at:.6}")
+}
+
 /// The moment of a wall-clock time, as the wall clock stands now.
 pub fn moment(at: Timestamp) -> Moment {
     let (now, wall) = (now(), wall_now());

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("control", &["model", "sense", "live", "clock"]),
     ("probe", &["model", "live", "upstream", "clock", "http1"]),
     ("config", &["model", "steer"]),
-    ("journal", &["model", "clock"]),
+    ("journal", &["model", "clock", "logging"]),
     ("admin", &["model", "steer", "live", "clock", "http1", "config", "report", "journal", "whatif"]),
     ("cli", &["model", "steer", "clock", "http1", "config", "report", "journal", "whatif", "admin", "run", "demo", "logging"]),
     ("demo", &["*"]),

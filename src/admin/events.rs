@@ -2,7 +2,8 @@
 //!
 //! A reader that falls behind is told how much it missed and let go; it connects again and asks for status.
 
-use crate::journal::{Record, stamp};
+use crate::clock::stamp;
+use crate::journal::Record;
 use crate::model::event::Event;
 use crate::model::time::Duration;
 use axum::response::sse;

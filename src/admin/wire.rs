@@ -1,7 +1,7 @@
 //! JSON shapes of the admin API, shared with the command line.
 
+use crate::clock::stamp;
 use crate::config::value::Span;
-use crate::journal::stamp;
 pub use crate::model::status::{ConfigStatus, Drained, EndpointStatus, PoolStatus, RegionStatus, Status, When};
 use serde::{Deserialize, Serialize};
 

@@ -12,10 +12,17 @@
 //! Colours appear only on a terminal, and not under `NO_COLOR`.
 
 mod check;
+mod client;
 mod demo;
+mod drain;
+mod freeze;
+mod reset;
 mod run;
 mod schema;
+mod status;
 pub mod style;
+mod trip;
+mod undrain;
 
 use clap::{Parser, Subcommand};
 use std::fmt;
@@ -39,6 +46,18 @@ enum Command {
     Check(check::Args),
     /// Three simulated regions, a load and the proxy in one process, and the dashboard's address.
     Demo(demo::Args),
+    /// Regions, pools, shares, and why each is in its state.
+    Status(status::Args),
+    /// Give a region nothing: gradually, for a time, with a reason.
+    Drain(drain::Args),
+    /// Lift a drain.
+    Undrain(undrain::Args),
+    /// Take a pool out, whatever the detector thinks.
+    Trip(trip::Args),
+    /// Put a pool back to serving, whatever the detector thinks.
+    Reset(reset::Args),
+    /// Hold all states as they are, or let them go.
+    Freeze(freeze::Args),
     /// The JSON Schema (2020-12) of the config file, for editors.
     Schema(schema::Args),
 }
@@ -49,6 +68,12 @@ impl Command {
             Self::Run(args) => run::run(args),
             Self::Check(args) => check::run(args),
             Self::Demo(args) => demo::run_demo(&args),
+            Self::Status(args) => status::run(args),
+            Self::Drain(args) => drain::run(args),
+            Self::Undrain(args) => undrain::run(args),
+            Self::Trip(args) => trip::run(args),
+            Self::Reset(args) => reset::run(args),
+            Self::Freeze(args) => freeze::run(args),
             Self::Schema(args) => schema::run(args),
         }
     }

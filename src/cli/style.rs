@@ -13,6 +13,11 @@ impl Style {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         Self(stream.is_terminal() && !unwanted && std::env::var_os("TERM").is_none_or(|t| t != "dumb"))
     }
+    /// None, wherever it goes.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self(false)
+    }
     fn paint(self, code: &str, text: impl Display) -> String {
         if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }

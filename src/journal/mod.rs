@@ -52,17 +52,12 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// A timestamp as RFC 3339 in UTC with microseconds, as everywhere in JSON outside.
-pub fn stamp(t: Timestamp) -> String {
-    format!("{t:.6}")
-}
-
 mod rfc3339 {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub fn serialize<S: Serializer>(t: &Timestamp, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&super::stamp(*t))
+        s.serialize_str(&crate::clock::stamp(*t))
     }
     pub fn deserialize<'d, D: Deserializer<'d>>(d: D) -> Result<Timestamp, D::Error> {
         String::deserialize(d)?.parse().map_err(D::Error::custom)

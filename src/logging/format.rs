@@ -52,7 +52,7 @@ impl Line {
     /// Fields whose names the line itself needs are told apart by an underscore.
     fn json(self) -> Vec<u8> {
         let mut all = Map::new();
-        all.insert("time".into(), crate::journal::stamp(self.time).into());
+        all.insert("time".into(), crate::clock::stamp(self.time).into());
         all.insert("level".into(), self.level.as_str().to_ascii_lowercase().into());
         all.insert("target".into(), self.target.into());
         all.insert("message".into(), self.message.into());

@@ -1,0 +1,241 @@
+//! The way from a command to a running proxy: one request over plain HTTP to its admin API.
+
+use super::{Failure, Verdict};
+use crate::admin::wire::{Done, Problem, Status};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The proxy answers within milliseconds, a reload of a huge config within a second or two.
+const PATIENCE: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Which proxy, and with which token.
+#[derive(clap::Args)]
+pub struct Admin {
+    /// Its admin API.
+    #[arg(long = "admin", value_name = "URL", env = "EVENKEEL_ADMIN", default_value = "http://127.0.0.1:9900")]
+    url: String,
+    /// A file with a token of its config's `admin.tokens`.
+    #[arg(long, value_name = "FILE", env = "EVENKEEL_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// What came back.
+pub enum Reply<T> {
+    /// What was asked for.
+    Good(T),
+    /// It was understood, and refused: exit 1.
+    Refused(Problem),
+}
+
+impl Admin {
+    /// Reads something.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        match self.call(Method::GET, path, &())? {
+            Reply::Good(value) => Ok(value),
+            Reply::Refused(p) => Err(Failure::new(p.detail, "")),
+        }
+    }
+    /// How things stand.
+    pub fn status(&self) -> Result<Status, Failure> {
+        self.get("/v1/status")
+    }
+    /// Changes something, and says what changed.
+    pub fn change(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Verdict, Failure> {
+        match self.call::<Done>(method, path, body)? {
+            Reply::Good(done) if done.changes.is_empty() => super::say("nothing to change: it was so already")?,
+            Reply::Good(done) => super::say(done.changes.join("\n"))?,
+            Reply::Refused(problem) => {
+                let style = super::style::Style::of(&std::io::stderr());
+                eprintln!("{}: {}", style.red("refused"), problem.detail);
+                return Ok(Verdict::Bad);
+            }
+        }
+        Ok(Verdict::Good)
+    }
+
+    /// One request. Conflicts and files with problems are answers; whatever else is no success could not run.
+    pub fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Reply<T>, Failure> {
+        let body = if method == Method::GET { Vec::new() } else { serde_json::to_vec(body).map_err(|e| Failure::new(e, ""))? };
+        let (status, answer) = self.exchange(method, path, body)?;
+        if status.is_success() {
+            let strange = |e| {
+                Failure::new(format!("{} answers with something else than expected: {e}", self.url), "is it an Evenkeel of this version?")
+            };
+            return serde_json::from_slice(&answer).map(Reply::Good).map_err(strange);
+        }
+        let problem: Problem = serde_json::from_slice(&answer)
+            .map_err(|_| Failure::new(format!("{} answers {status}", self.url), "is it an Evenkeel? see --admin"))?;
+        match status {
+            StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => Ok(Reply::Refused(problem)),
+            StatusCode::UNAUTHORIZED => {
+                Err(Failure::new("the admin API wants a token, or another one", format!("--token-file FILE; {}", problem.detail)))
+            }
+            _ => Err(Failure::new(problem.detail, "")),
+        }
+    }
+
+    fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), Failure> {
+        let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let authority = self.authority()?;
+        request = request.header("host", &authority);
+        if let Some(file) = &self.token_file {
+            let token = std::fs::read_to_string(file)
+                .map_err(|e| Failure::new(format!("--token-file {}: {e}", file.display()), "name a file that you may read"))?;
+            request = request.header("authorization", format!("Bearer {}", token.trim()));
+        }
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|e| Failure::new(e, ""))?;
+        let silent = |why: String| {
+            let next = "is it running? see `evenkeel run --help`; elsewhere: --admin URL or EVENKEEL_ADMIN";
+            Failure::new(format!("no Evenkeel answers at {}: {why}", self.url), next)
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let connecting = tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(&authority)).await;
+            let stream = connecting
+                .map_err(|_| silent(format!("no connection within {} s", CONNECT.as_secs())))?
+                .map_err(|e| silent(e.to_string()))?;
+            let asking = async {
+                let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+                let driver = tokio::spawn(connection);
+                let response = sender.send_request(request).await?;
+                let status = response.status();
+                let body = response.into_body().collect().await?.to_bytes();
+                driver.abort();
+                Ok::<_, hyper::Error>((status, body))
+            };
+            let answered = tokio::time::timeout(PATIENCE, asking).await;
+            answered
+                .map_err(|_| silent(format!("connected, but no answer within {} s", PATIENCE.as_secs())))?
+                .map_err(|e| silent(e.to_string()))
+        })
+    }
+
+    /// `host:port` of the URL.
+    fn authority(&self) -> Result<String, Failure> {
+        let wrong = || Failure::new(format!("--admin {}: not an address of an admin API", self.url), "write it like http://127.0.0.1:9900");
+        let text = if self.url.contains("://") { self.url.clone() } else { format!("http://{}", self.url) };
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let authority = uri.authority().ok_or_else(wrong)?;
+        match uri.scheme_str() {
+            Some("http") => Ok(format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80))),
+            Some("https") => Err(Failure::new(
+                format!("--admin {}: the admin API speaks plain HTTP", self.url),
+                "reach it over loopback or a tunnel, with http://",
+            )),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// A name as one segment of a path.
+pub fn segment(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for b in name.bytes() {
+        match b {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(b.into()),
+            _ => out += &format!("%{b:02X}"),
+        }
+    }
+    out
+}
+
+/// The pools that an operator means by `service/region`, or by a region alone.
+pub fn pools(admin: &Admin, name: &str) -> Result<Vec<(String, String)>, Failure> {
+    if let Some((service, region)) = name.split_once('/') {
+        return Ok(vec![(service.into(), region.into())]);
+    }
+    let status = admin.status()?;
+    let found: Vec<_> = status.pools.iter().filter(|p| p.region == name).map(|p| (p.service.clone(), p.region.clone())).collect();
+    if found.is_empty() {
+        let names: Vec<&str> = status.regions.iter().map(|r| r.name.as_str()).collect();
+        return Err(Failure::new(
+            format!("there is no region `{name}`"),
+            format!("name one of {}, or a pool as service/region", names.join(", ")),
+        ));
+    }
+    Ok(found)
+}
+
+/// Does the same to every pool that is meant; the worst verdict counts.
+pub fn each_pool(admin: &Admin, name: &str, verb: &str, body: &impl Serialize) -> Result<Verdict, Failure> {
+    let mut worst = Verdict::Good;
+    for (service, region) in pools(admin, name)? {
+        let path = format!("/v1/pools/{}/{}/{verb}", segment(&service), segment(&region));
+        if admin.change(Method::POST, &path, body)? == Verdict::Bad {
+            worst = Verdict::Bad;
+        }
+    }
+    Ok(worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    /// A server that answers one request with this; what it was asked comes back from the handle.
+    fn one(status: &str, body: &str) -> (Admin, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let asked = std::thread::spawn(move || {
+            let (mut s, _) = listener.accept().unwrap();
+            let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
+            while !text.ends_with(b"}") && !text.ends_with(b"null") && !text.starts_with(b"GET") {
+                let n = s.read(&mut chunk).unwrap();
+                text.extend_from_slice(&chunk[..n]);
+            }
+            s.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8(text).unwrap()
+        });
+        (Admin { url, token_file: None }, asked)
+    }
+
+    #[test]
+    fn a_change_is_sent_with_its_token_and_a_conflict_is_a_no() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "secret\n").unwrap();
+        let (mut admin, asked) = one("200 OK", r#"{"changes": ["east drained"], "generation": 1}"#);
+        admin.token_file = Some(file);
+        let verdict = admin.change(Method::PUT, "/v1/freeze", &serde_json::json!({"on": true})).unwrap();
+        let asked = asked.join().unwrap();
+        assert_eq!(verdict, Verdict::Good);
+        assert!(asked.starts_with("PUT /v1/freeze HTTP/1.1\r\n") && asked.ends_with("\r\n\r\n{\"on\":true}"), "{asked}");
+        assert!(asked.contains("authorization: Bearer secret\r\n") && asked.contains("host: 127.0.0.1:"), "{asked}");
+        let (admin, _asked) = one("409 Conflict", r#"{"status": 409, "title": "Conflict", "detail": "say force"}"#);
+        assert_eq!(admin.change(Method::POST, "/v1/regions/a/drain", &()).unwrap(), Verdict::Bad);
+    }
+
+    #[test]
+    fn what_could_not_run_says_what_to_do() {
+        let says = |admin: &Admin| {
+            let f = admin.status().unwrap_err();
+            format!("{} / {}", f.what, f.next)
+        };
+        let (admin, _asked) = one("401 Unauthorized", r#"{"status": 401, "title": "Unauthorized", "detail": "a token is needed"}"#);
+        let told = says(&admin);
+        assert!(told.contains("--token-file"), "{told}");
+        let (admin, _asked) = one("200 OK", "<html>");
+        assert!(says(&admin).contains("something else than expected"));
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let nobody = Admin { url: format!("http://{free}"), token_file: None };
+        assert!(says(&nobody).contains("no Evenkeel answers at http://127.0.0.1:") && says(&nobody).contains("evenkeel run --help"));
+        assert!(says(&Admin { url: "https://x".into(), token_file: None }).contains("speaks plain HTTP"));
+        assert!(says(&Admin { url: "ftp://x".into(), token_file: None }).contains("http://127.0.0.1:9900"));
+    }
+
+    #[test]
+    fn names_are_one_segment() {
+        assert_eq!(segment("a b/ü~"), "a%20b%2F%C3%BC~");
+    }
+}
