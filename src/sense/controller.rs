@@ -9,13 +9,15 @@
 //! not answer, and the first byte heard opens them again. `observe` judges and tells, and the picture moves nothing.
 
 mod commands;
+mod judge;
 mod picture;
+mod regions;
 mod reload;
 mod status;
 
 use super::common_mode::{Contrast, Other, alone, contrast};
 use super::detector::Verdict;
-use super::endpoints::EndpointOrder;
+use super::endpoints::{EndpointOrder, FRESH};
 use super::grants::{Grants, Purse};
 use super::pool::{Dead, Doubt, Pool, Rate};
 use super::region::{self, Move};
@@ -75,6 +77,8 @@ pub struct Controller {
     /// Offered requests per second, by service and by table.
     services: Vec<Rate>,
     tables: Vec<Rate>,
+    /// When live traffic last proved a service's probes wrong.
+    belied: Vec<Moment>,
     purse: Purse,
     frozen: bool,
     /// A common fault since, and whether it was announced.
@@ -106,6 +110,7 @@ impl Controller {
         let regions = t.regions.iter().map(fresh).collect();
         let purse = Purse::new(t);
         let (services, tables) = (vec![Rate::default(); t.services.len()], vec![Rate::default(); t.tables.len()]);
+        let belied = vec![Moment::ZERO; t.services.len()];
         let latest = Arc::new(View { version: 0, config: config.clone(), edge_suspect: false, pools: Vec::new(), tables: Vec::new() });
         let mut c = Self {
             config,
@@ -114,6 +119,7 @@ impl Controller {
             regions,
             services,
             tables,
+            belied,
             purse,
             frozen: false,
             common: None,
@@ -270,176 +276,6 @@ impl Controller {
         }
     }
 
-    /// Probes and ejections of a pool's endpoints.
-    fn judge_endpoints(&mut self, now: Moment, p: PoolIx) {
-        let config = self.config.clone();
-        let t = &config.topology;
-        let tp = &t.pools[p.at()];
-        let service = &t.services[tp.service.at()];
-        let lying = self.probes_lie(now, service);
-        let pool = &mut self.pools[p.at()];
-        let mut news = Vec::new();
-        for (mind, e) in pool.endpoints.iter_mut().zip(tp.endpoints()) {
-            // While the whole pool is silent, single endpoints have no story of their own.
-            if let Some(h) = service.health.as_ref().filter(|_| pool.stage != Stage::Silent) {
-                self.orders.extend(mind.decide(now, e, h, lying));
-            }
-            if let Some((up, cause)) = mind.news(now, service.health.as_ref()) {
-                news.push((t.endpoints[e.at()].name.to_string(), up, cause));
-            }
-        }
-        for (endpoint, up, cause) in news {
-            let (service, region) = (service.name.to_string(), t.regions[tp.region.at()].name.to_string());
-            self.record(now, Actor::Evenkeel, EventKind::Endpoint { service, region, endpoint, up, cause });
-        }
-    }
-
-    /// Whether the service's probes fail softly where live traffic proves them wrong.
-    fn probes_lie(&self, now: Moment, service: &Service) -> bool {
-        let Some(h) = &service.health else { return false };
-        let wrong = |p: &Pool| p.live_well(now) && p.endpoints.iter().any(|e| e.failing(h) && e.live_well(now));
-        service.pools.iter().any(|p| wrong(&self.pools[p.at()]))
-    }
-
-    fn probe(&mut self, now: Moment, probe: Probe) {
-        let t = &self.config.topology;
-        if probe.generation != self.config.generation || probe.endpoint.at() >= t.endpoints.len() {
-            return;
-        }
-        let p = t.endpoints[probe.endpoint.at()].pool;
-        let i = (probe.endpoint.0 - t.pools[p.at()].endpoints.start) as usize;
-        self.pools[p.at()].endpoints[i].probed(now, probe.verdict);
-        self.judge_endpoints(now, p);
-        self.live_or_dead(now, p);
-    }
-
-    /// Set and clear `dead`.
-    fn live_or_dead(&mut self, now: Moment, p: PoolIx) {
-        let config = self.config.clone();
-        let service = &config.topology.services[config.topology.pools[p.at()].service.at()];
-        let last_resort = !service.pools.iter().any(|q| self.open(now, *q));
-        let pool = &mut self.pools[p.at()];
-        if let Some(dead) = pool.dead.clone() {
-            let heard = pool.silence.heard() > dead.since;
-            let health = service.health.as_ref();
-            // Probes must have failed in this outage to speak about its end; one will do where nothing else is left.
-            let revived = |e: &super::endpoints::Mind| {
-                let fast = last_resort && e.last.as_ref().is_some_and(|(_, v)| v.passed());
-                let before = dead.since - super::endpoints::FRESH;
-                e.probe_failed_since(before) && e.passed_since(dead.since) && (fast || health.is_some_and(|h| e.passing(h)))
-            };
-            let probed = pool.stage != Stage::Silent && pool.endpoints.iter().any(revived)
-                || pool.stage == Stage::Silent && last_resort && pool.endpoints.iter().any(revived);
-            let unknowable = health.is_none() && now.since(dead.since) >= service.failover.open.0;
-            if heard || probed || unknowable {
-                pool.dead = None;
-                pool.silence.clear();
-                pool.stage = Stage::Calm;
-                let start = config.topology.pools[p.at()].endpoints.start;
-                for (i, mind) in pool.endpoints.iter_mut().enumerate() {
-                    if mind.out(now) && (heard || unknowable || revived(mind)) {
-                        let ix = EndpointIx(start + i as u32);
-                        if mind.revive() {
-                            self.orders.push(EndpointOrder::ProbeDown(ix, false));
-                        }
-                        self.orders.push(EndpointOrder::Restore(ix));
-                    }
-                }
-            }
-            return;
-        }
-        let cause = if pool.stage == Stage::Silent {
-            pool.silent_cause(now)
-        } else if pool.unreachable(now) {
-            Cause::Unreachable { endpoints: pool.endpoints.len() as u32 }
-        } else if !pool.endpoints.is_empty() && pool.endpoints.iter().all(|e| e.out(now)) {
-            let last = pool.endpoints.iter().find_map(|e| e.last.as_ref()).map_or_else(String::new, |(_, v)| super::endpoints::say(v));
-            let n = pool.endpoints.len() as u32;
-            Cause::Probes { down: n, endpoints: n, last }
-        } else {
-            return;
-        };
-        pool.dead = Some(Dead { since: now, cause });
-        pool.epoch += 1;
-    }
-
-    /// Weigh what a pool's deciders say against how the others do, and trip it, doubt it, or hold.
-    fn weigh(&mut self, now: Moment, p: PoolIx) {
-        let state = self.pools[p.at()].way.state;
-        if state == State::Tripped {
-            return;
-        }
-        if let Some(dead) = self.pools[p.at()].dead.clone() {
-            let since = self.pools[p.at()].trouble().unwrap_or(dead.since);
-            if alone(&self.others(now, p, since, now.since(since))) {
-                self.pools[p.at()].way.idle_trip = matches!(dead.cause, Cause::Probes { .. }) && !self.pools[p.at()].busy(now);
-                self.turn(now, p, Move::Trip, dead.cause, Actor::Evenkeel);
-            }
-            return;
-        }
-        let verdict = self.pools[p.at()].verdict.clone();
-        match verdict {
-            Some(Verdict::Bad(cause, counts, span)) => self.accuse(now, p, cause, &counts, span),
-            Some(Verdict::Doubt(cause)) => {
-                let others = self.others(now, p, now, Duration::from_secs(1));
-                let pool = &mut self.pools[p.at()];
-                if pool.doubt.is_none() && others.iter().any(|o| !o.quiet) {
-                    pool.doubt = Some(Doubt { since: now, cause, until: None });
-                }
-            }
-            None => self.pools[p.at()].doubt = None,
-        }
-    }
-
-    fn accuse(&mut self, now: Moment, p: PoolIx, cause: Cause, counts: &Counts, span: Duration) {
-        let hard = counts.hard() * 2 > counts.failed() || matches!(cause, Cause::Timeouts { .. });
-        let others = self.others(now, p, now - span, span);
-        let probes = self.pools[p.at()].probes(self.service_of(p));
-        let verdict = contrast(counts, hard, probes, &others);
-        let pool = &mut self.pools[p.at()];
-        let over = pool.doubt.as_ref().and_then(|d| d.until).is_some_and(|until| now >= until);
-        match verdict {
-            Contrast::Better => self.turn(now, p, Move::Trip, cause, Actor::Evenkeel),
-            Contrast::Unknown if pool.doubt.is_none() && now >= pool.no_experiment => {
-                pool.doubt = Some(Doubt { since: now, cause, until: Some(now + EXPERIMENT) });
-            }
-            Contrast::Unknown if !over => {}
-            Contrast::Unknown | Contrast::AsBad => {
-                if pool.doubt.take().is_some() {
-                    pool.no_experiment = now + TOGETHER;
-                }
-            }
-        }
-    }
-
-    /// The other pools of the service that could take its work.
-    fn others(&self, now: Moment, p: PoolIx, since: Moment, span: Duration) -> Vec<Other> {
-        let t = &self.config.topology;
-        let mine = &t.pools[p.at()];
-        let could = |q: &PoolIx| {
-            let way = &self.pools[q.at()].way;
-            *q != p && matches!(way.state, State::Serving | State::Ramping) && !self.drained(now, t.pools[q.at()].region)
-        };
-        let others = t.services[mine.service.at()].pools.iter().filter(|q| could(q));
-        others
-            .map(|q| {
-                let pool = &self.pools[q.at()];
-                Other {
-                    recent: pool.recent(now, span),
-                    quiet: pool.dead.is_some() || pool.stage > Stage::Calm,
-                    probes: pool.probes_since(since),
-                }
-            })
-            .collect()
-    }
-
-    /// Whether a pool may take ordinary new work.
-    fn open(&self, now: Moment, p: PoolIx) -> bool {
-        let pool = &self.pools[p.at()];
-        let region = self.config.topology.pools[p.at()].region;
-        matches!(pool.way.state, State::Serving | State::Ramping) && !pool.suspect() && !self.drained(now, region)
-    }
-
     /// Move a pool along the table, where the table knows the move.
     fn turn(&mut self, now: Moment, p: PoolIx, by: Move, cause: Cause, actor: Actor) {
         let config = self.config.clone();
@@ -450,11 +286,20 @@ impl Controller {
         let usual = pool.usual_p99();
         pool.way.enter(now, to, cause.clone(), &service.failover, usual, &mut self.dice);
         pool.forget();
+        if to != State::Tripped {
+            // From here on only newer evidence counts.
+            pool.revive();
+        }
         if to == State::Tripped && !matches!(cause, Cause::FailureRate { .. } | Cause::Implausible { .. }) {
             pool.epoch += 1;
         }
         if by == Move::OrderReset {
             pool.way.forgive();
+        }
+        if to == State::Trial {
+            // Whether ejected endpoints are well again is the question; those whose probes fail stay out.
+            let asked: Vec<bool> = self.pools[p.at()].endpoints.iter().map(|e| !e.probe_down).collect();
+            self.revive_endpoints(now, p, |i| asked[i]);
         }
         self.tell_pool(now, p, from, cause, actor);
     }
@@ -484,85 +329,6 @@ impl Controller {
             let cause = if on { pool.suspect_cause(now) } else { Cause::Heard };
             let (service, region) = self.names(p);
             self.record(now, Actor::Evenkeel, EventKind::Suspect { service, region, on, cause });
-        }
-    }
-
-    fn stalled(&mut self, now: Moment, late: Duration) {
-        if now >= self.stalled_until {
-            let cause = Cause::Stalled { late_ms: late.as_millis() as u64 };
-            self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: true, cause });
-        }
-        self.stalled_until = now + STALL_STANDS;
-    }
-
-    /// Unrelated regions in trouble together, and nobody heard since.
-    fn common_fault(&mut self, now: Moment, t: &Topology) {
-        let mut bad: Vec<(RegionIx, Moment)> = Vec::new();
-        for (p, tp) in self.pools.iter().zip(&t.pools) {
-            if let Some(since) = p.trouble().filter(|_| p.way.state != State::Tripped && p.stage.max(Stage::Calm) >= Stage::Calm) {
-                bad.push((tp.region, since));
-            }
-        }
-        let unrelated = bad.iter().any(|(a, _)| bad.iter().any(|(b, _)| !t.related(*a, *b)));
-        let onset = bad.iter().map(|(_, s)| *s).min().unwrap_or(now);
-        let well = |p: &Pool| !p.suspect() && (p.last_ok > onset || p.probes_since(onset) == Some(true));
-        let now_common = unrelated && !self.pools.iter().any(well);
-        match (self.common, now_common) {
-            (None, true) => self.common = Some((now, false)),
-            (Some((since, false)), true) if now.since(since) >= COMMON => {
-                self.common = Some((since, true));
-                let mut regions: Vec<RegionIx> = bad.iter().map(|(r, _)| *r).collect();
-                regions.sort_unstable();
-                regions.dedup();
-                let regions = regions.iter().map(|r| t.regions[r.at()].name.to_string()).collect();
-                self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: true, cause: Cause::CommonMode { regions } });
-            }
-            (Some((_, told)), false) => {
-                self.common = None;
-                if told {
-                    self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: false, cause: Cause::Heard });
-                }
-            }
-            _ => {}
-        }
-        if self.stalled_until > Moment::ZERO && now >= self.stalled_until {
-            self.stalled_until = Moment::ZERO;
-            if !self.common.is_some_and(|(_, told)| told) {
-                self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: false, cause: Cause::Heard });
-            }
-        }
-    }
-
-    /// Whether the fault may be ours or everybody's.
-    fn edge_suspect(&self, now: Moment) -> bool {
-        self.common.is_some_and(|(_, told)| told) || now < self.stalled_until
-    }
-
-    /// The states of regions follow from their pools.
-    fn settle_regions(&mut self, now: Moment, t: &Topology) {
-        for r in (0..t.regions.len()).map(RegionIx::from) {
-            let facts: Vec<(State, bool, bool)> = t
-                .pools_of(r)
-                .map(|p| &self.pools[p.at()])
-                .map(|p| (p.way.state, p.busy(now) || p.way.pinned, p.way.tripped_at + TOGETHER > now))
-                .collect();
-            let from = self.regions[r.at()].state;
-            let to = region::of_region(from, facts.iter().copied());
-            if to == from {
-                continue;
-            }
-            let cause = if to == State::Tripped {
-                let tripped = facts.iter().filter(|(s, ..)| *s == State::Tripped).count() as u32;
-                let of = facts.iter().filter(|(s, traffic, _)| *traffic || *s == State::Tripped).count() as u32;
-                Cause::Pools { tripped, of }
-            } else {
-                let pools = t.pools_of(r).map(|p| &self.pools[p.at()].way).filter(|w| w.cause.is_some());
-                pools.max_by_key(|w| w.since).and_then(|w| w.cause.clone()).unwrap_or(Cause::Recovered)
-            };
-            let region = &mut self.regions[r.at()];
-            (region.state, region.since, region.cause) = (to, now, Some(cause.clone()));
-            let name = t.regions[r.at()].name.to_string();
-            self.record(now, Actor::Evenkeel, EventKind::Region { region: name, from, to, cause });
         }
     }
 

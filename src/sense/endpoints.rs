@@ -5,8 +5,9 @@
 //!
 //! - a failing probe says nothing against an endpoint that answered a live request well in the last ten
 //!   seconds and is not failing now;
-//! - a *soft* probe failure (a wrong status or body) is not believed where the same checker is proved wrong on
-//!   a pool with live traffic: then the checker is broken, not the standby;
+//! - a *soft* probe failure (a wrong status or body) is not believed while, or soon after, the same checker is
+//!   proved wrong on a pool with live traffic: then the checker is broken, not the standby. To let the others be
+//!   heard, soft failures alone take an endpoint out only after two intervals;
 //! - a passing probe ends an ejection only when the probe itself had failed during it. A probe that passed all
 //!   along saw nothing of the fault and cannot see the end of it.
 
@@ -18,6 +19,10 @@ use crate::model::time::{Duration, Moment};
 
 /// Live evidence outweighs probes for so long.
 pub const FRESH: Duration = Duration::from_secs(10);
+
+/// Hard probe failures must last this long, however often was asked meanwhile: no pause does, with the time a
+/// question waits before it.
+const HARD: Duration = Duration::from_millis(200);
 
 /// What the control side must write into an endpoint's cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +40,10 @@ pub struct Mind {
     fails: u32,
     /// The last probe's result, and when.
     pub last: Option<(Moment, ProbeVerdict)>,
-    /// A probe failed since the present ejection (or death of the pool) began.
-    failed_since: Option<Moment>,
+    /// When a probe last failed.
+    last_failed: Option<Moment>,
+    /// When the present run of failures began.
+    failing_from: Moment,
     /// Out by probes.
     pub probe_down: bool,
     /// When a live request was last answered well.
@@ -57,8 +64,11 @@ impl Mind {
         if verdict.passed() {
             (self.passes, self.fails) = (self.passes.saturating_add(1), 0);
         } else {
+            if self.fails == 0 {
+                self.failing_from = now;
+            }
             (self.passes, self.fails) = (0, self.fails.saturating_add(1));
-            self.failed_since = Some(now);
+            self.last_failed = Some(now);
         }
         self.last = Some((now, verdict));
     }
@@ -87,7 +97,7 @@ impl Mind {
     }
     /// Whether its probes pass: as often in a row as it takes, or so far always.
     pub fn passing(&self, h: &Health) -> bool {
-        self.fails == 0 && self.passes > 0 && (self.passes >= h.rise || self.failed_since.is_none())
+        self.fails == 0 && self.passes > 0 && (self.passes >= h.rise || self.last_failed.is_none())
     }
     /// Whether the last probe passed, and not before `since`.
     pub fn passed_since(&self, since: Moment) -> bool {
@@ -95,11 +105,11 @@ impl Mind {
     }
     /// Whether a probe failed at or after `since`.
     pub fn probe_failed_since(&self, since: Moment) -> bool {
-        self.failed_since.is_some_and(|f| f >= since)
+        self.last_failed.is_some_and(|f| f >= since)
     }
-    /// Whether probes fail as often in a row as it takes.
-    pub fn failing(&self, h: &Health) -> bool {
-        self.fails >= h.fall
+    /// Whether its probes are proved wrong: the last one failed softly, while live requests are answered well.
+    pub fn belied(&self, now: Moment) -> bool {
+        self.fails > 0 && self.live_well(now) && self.last.as_ref().is_some_and(|(_, v)| !v.is_hard())
     }
     /// The pool was heard again: give it the benefit of the doubt. Answers whether probes held it out.
     pub fn revive(&mut self) -> bool {
@@ -107,18 +117,21 @@ impl Mind {
         self.tally.ejected_until = Moment::ZERO;
         std::mem::take(&mut self.probe_down)
     }
-    /// Decide anew whether probes take it out. `lying`: the checker is proved wrong elsewhere.
+    /// Decide anew whether probes take it out. `lying`: the checker is proved wrong elsewhere;
+    /// `may_fall`: the endpoint has a story of its own (its whole pool is not silent).
     /// The answer is what to write into the cell, where it changed.
-    pub fn decide(&mut self, now: Moment, ix: EndpointIx, h: &Health, lying: bool) -> Option<EndpointOrder> {
+    pub fn decide(&mut self, now: Moment, ix: EndpointIx, h: &Health, lying: bool, may_fall: bool) -> Option<EndpointOrder> {
         let soft = self.last.as_ref().is_some_and(|(_, v)| !v.is_hard());
         let excused = self.live_well(now) || lying && soft;
-        let down = if self.probe_down { !(self.passing(h) || excused) } else { self.failing(h) && !excused };
+        let long = if soft { h.interval * 2 } else { HARD.min(h.interval) };
+        let failing = self.fails >= h.fall && now.since(self.failing_from) >= long;
+        let down = if self.probe_down { !(self.passing(h) || excused) } else { failing && !excused && may_fall };
         if down != self.probe_down {
             self.probe_down = down;
             return Some(EndpointOrder::ProbeDown(ix, down));
         }
         // The ejection began some time before its end; a failure within the last `FRESH` is within it or just before.
-        let saw_it = self.failed_since.is_some_and(|f| now.since(f) <= FRESH.max(h.interval * (h.rise + 2)));
+        let saw_it = self.last_failed.is_some_and(|f| now.since(f) <= FRESH.max(h.interval * (h.rise + 2)));
         if self.ejected(now) && self.tally.ejected_hard && saw_it && self.passing(h) {
             self.tally.ejected_until = Moment::ZERO;
             return Some(EndpointOrder::Restore(ix));
@@ -137,7 +150,7 @@ impl Mind {
     }
     fn cause_up(&self, h: Option<&Health>) -> Cause {
         match h {
-            Some(h) if self.passing(h) && self.failed_since.is_some() => Cause::Proven { successes: self.passes },
+            Some(h) if self.passing(h) && self.last_failed.is_some() => Cause::Proven { successes: self.passes },
             _ => Cause::OpenTimeOver { open_s: 0 },
         }
     }

@@ -33,4 +33,5 @@ pub use endpoints::EndpointOrder;
 pub use grants::{Allowance, Grants};
 
 #[cfg(test)]
-pub mod testing;
+#[allow(missing_docs)]
+mod test_world;

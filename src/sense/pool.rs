@@ -269,6 +269,11 @@ impl Pool {
         self.window.clear();
         (self.verdict, self.doubt) = (None, None);
     }
+    /// Something answers there again, or is to be asked anew.
+    pub fn revive(&mut self) {
+        (self.dead, self.stage) = (None, Stage::Calm);
+        self.silence.clear();
+    }
     /// Recent counts for a comparison.
     pub fn recent(&self, now: Moment, span: Duration) -> Counts {
         self.window.last(now, span)

@@ -136,22 +136,12 @@ impl Controller {
 
     fn order_reset(&mut self, now: Moment, by: Actor, p: PoolIx) -> Result<Vec<String>, Refused> {
         let name = self.pool_name(p)?;
-        let start = self.config.topology.pools[p.at()].endpoints.start;
         let pool = &mut self.pools[p.at()];
-        (pool.dead, pool.stage) = (None, Stage::Calm);
-        pool.silence.clear();
+        pool.revive();
         pool.forget();
         pool.way.forgive();
-        for (i, mind) in pool.endpoints.iter_mut().enumerate() {
-            if mind.out(now) {
-                let ix = EndpointIx(start + i as u32);
-                if mind.revive() {
-                    self.orders.push(EndpointOrder::ProbeDown(ix, false));
-                }
-                self.orders.push(EndpointOrder::Restore(ix));
-            }
-        }
-        if pool.way.state == State::Serving {
+        self.revive_endpoints(now, p, |_| true);
+        if self.pools[p.at()].way.state == State::Serving {
             return Ok(vec![format!("{name} is serving; the evidence against it is cleared")]);
         }
         self.turn(now, p, Move::OrderReset, Cause::Operator { reason: "reset".into() }, by);

@@ -63,6 +63,7 @@ impl Controller {
             })
         };
         self.tables = is.tables.iter().map(|t| rate(&self.tables, same_table(t))).collect();
+        self.belied = vec![Moment::ZERO; is.services.len()];
         self.purse = Purse::empty(is);
         self.orders.clear();
         (self.loaded_at, self.last_error) = (now, None);
@@ -77,12 +78,12 @@ impl Controller {
         for r in welcome {
             self.welcome(now, r);
         }
-        self.remind(now, was);
+        self.remind();
         lines
     }
 
     /// Cells of new endpoints know nothing; those of kept ones keep what they know. Probe marks are ours, so they are told again.
-    fn remind(&mut self, _now: Moment, _was: &Topology) {
+    fn remind(&mut self) {
         for (tp, pool) in self.config.topology.pools.iter().zip(&self.pools) {
             for (mind, e) in pool.endpoints.iter().zip(tp.endpoints()) {
                 if mind.probe_down {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::signal::Order;
-use crate::sense::testing::{Fault, World, topology};
+use crate::sense::test_world::{Fault, World, topology};
 
 const EAST: usize = 0;
 const WEST: usize = 1;
@@ -65,10 +65,12 @@ fn probes_that_fail_everywhere_move_nothing_while_requests_succeed() {
     let mut w = World::exam(6);
     w.faults = vec![Fault::BadProbes; 3];
     w.run(10_000);
-    assert_eq!(w.trips(), Vec::<String>::new());
     let picture = w.c.picture();
     assert!(picture.pools.iter().all(|p| p.open()), "{:?}", picture.pools);
     assert_eq!(picture.tables[0].order.len(), 3);
+    w.faults = vec![Fault::None; 3];
+    w.run(5_000);
+    assert_eq!(w.trips(), Vec::<String>::new());
 }
 
 #[test]
@@ -290,7 +292,7 @@ fn a_reload_carries_states_over_and_says_what_changed() {
     assert_eq!(w.state(EAST), State::Tripped);
     let mut t = topology(&[("north", 1, 10), ("east", 1, 70), ("west", 2, 100), ("eu", 3, 100)]);
     t.services[0].connect_timeout = Duration::from_millis(100);
-    let lines = w.c.handle(Moment::ms(w.now), Signal::Reload(crate::sense::testing::compiled(2, t))).unwrap();
+    let lines = w.c.handle(Moment::ms(w.now), Signal::Reload(crate::sense::test_world::compiled(2, t))).unwrap();
     assert!(lines.contains(&"region north added".to_string()), "{lines:?}");
     assert!(lines.contains(&"region east: weight 100 -> 70".to_string()), "{lines:?}");
     let picture = w.c.picture();
@@ -305,9 +307,105 @@ fn weights_take_effect_with_the_reload() {
     w.run(2_000);
     assert_eq!(w.sent[WEST], 0);
     let t = topology(&[("east", 1, 0), ("west", 1, 100), ("eu", 1, 0)]);
-    w.c.handle(Moment::ms(w.now), Signal::Reload(crate::sense::testing::compiled(2, t))).unwrap();
+    w.c.handle(Moment::ms(w.now), Signal::Reload(crate::sense::test_world::compiled(2, t))).unwrap();
     let sent = w.sent.clone();
     w.run(1_000);
     assert_eq!(w.sent[EAST], sent[EAST]);
     assert!(w.sent[WEST] > 250);
+}
+
+#[test]
+fn a_region_that_was_silent_comes_back_all_the_way() {
+    let mut w = World::exam(23);
+    w.faults[EAST] = Fault::Silent;
+    w.run(3_000);
+    w.faults[EAST] = Fault::None;
+    w.until(90_000, |w| w.state(EAST) == State::Serving).expect("it comes back");
+    w.run(1_000);
+    assert!(w.view(EAST).open() && w.view(EAST).share == 1.0);
+    assert_eq!(w.trips().len(), 4, "{:?}", w.trips());
+}
+
+/// An hour of health in six worlds of ten minutes: bursts of four times the rate, pauses of regions and of
+/// endpoints up to 200 ms, an endpoint that is slow by nature, stolen CPU of ours up to 400 ms.
+#[test]
+fn an_hour_of_health_trips_and_refuses_nothing() {
+    for seed in 0..6 {
+        let regions: &[(&str, u32, u32)] = match seed % 3 {
+            0 => &[("east", 1, 60), ("west", 1, 40), ("eu", 2, 10)],
+            1 => &[("east", 1, 60), ("west", 2, 40), ("eu", 3, 10)],
+            _ => &[("east", 1, 60)],
+        };
+        let mut w = World::new(regions, &[5, 33, 83][..regions.len()], seed);
+        let mut dice = Dice::new(seed);
+        w.drag[1] = 60;
+        w.run(1_000);
+        for second in 0..600u32 {
+            w.rate = if second % 20 < 2 { 1_200.0 } else { 300.0 };
+            if dice.chance(0.3) {
+                let region = dice.below(regions.len() as u64) as usize;
+                w.pause[region] = w.now + dice.below(200);
+            }
+            if dice.chance(0.1) {
+                w.stalled = w.now + dice.below(400);
+            }
+            for _ in 0..10 {
+                for nap in &mut w.nap {
+                    if dice.chance(0.02) {
+                        *nap = w.now + dice.below(200);
+                    }
+                }
+                w.run(100);
+            }
+        }
+        assert_eq!((w.trips(), w.refused.len()), (vec![], 0), "seed {seed}");
+    }
+}
+
+/// Any faults, in any order, for two minutes: what must hold at every moment.
+#[test]
+fn whatever_happens_the_picture_is_sound() {
+    const FAULTS: [Fault; 9] = [
+        Fault::None,
+        Fault::None,
+        Fault::Silent,
+        Fault::Refuses,
+        Fault::Errors(0.6),
+        Fault::Errors(0.2),
+        Fault::Hangs(0.1),
+        Fault::BadProbes,
+        Fault::Slow(300),
+    ];
+    for seed in 0..20 {
+        let mut w = World::new(&[("east", 1, 60), ("west", 1, 40), ("eu", 2, 10)], &[5, 33, 83], seed);
+        let mut dice = Dice::new(seed);
+        let mut states = vec![State::Serving; 3];
+        let mut moves = 0;
+        while w.now < 120_000 {
+            let region = dice.below(3) as usize;
+            w.faults[region] = FAULTS[dice.below(FAULTS.len() as u64) as usize];
+            let until = w.now + dice.below(4_000);
+            while w.now < until {
+                w.run(1);
+                let picture = w.c.picture();
+                for (p, seen) in states.iter_mut().enumerate() {
+                    moves += u32::from(*seen != picture.pools[p].state);
+                    *seen = picture.pools[p].state;
+                }
+                for table in &picture.tables {
+                    assert_eq!(table.slots.is_empty(), table.closed.is_some());
+                    assert!(table.slots.last().is_none_or(|s| s.upto == u64::MAX));
+                    let open = |p: &PoolIx| picture.pools[p.at()].open() && !picture.pools[p.at()].suspect;
+                    let any_open = table.order.iter().any(open);
+                    let sound = |s: &crate::model::view::Slot| open(&s.pool) || !any_open;
+                    assert!(table.slots.iter().all(sound), "{seed} {table:?} {:?}", picture.pools);
+                    assert!(!table.order.iter().any(|p| picture.pools[p.at()].dead));
+                }
+                assert!(!picture.tables[1].order.contains(&PoolIx(2)), "residency");
+            }
+        }
+        assert_eq!(w.trips().len() as u32, moves, "every transition has one event: {:#?}", w.trips());
+        // Two minutes hold at most one trip per pool and open time (at least 4.5 s), and what leads back from it.
+        assert!(moves <= 3 * 4 * 12, "{seed}: {moves}");
+    }
 }

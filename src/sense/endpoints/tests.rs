@@ -26,7 +26,7 @@ fn at(s: u64) -> Moment {
 fn probes(mind: &mut Mind, from: u64, verdicts: &[ProbeVerdict], lying: bool) -> Vec<Option<EndpointOrder>> {
     let one = |(i, v): (usize, &ProbeVerdict)| {
         mind.probed(at(from + i as u64), v.clone());
-        mind.decide(at(from + i as u64), E, &health(), lying)
+        mind.decide(at(from + i as u64), E, &health(), lying, true)
     };
     verdicts.iter().enumerate().map(one).collect()
 }
@@ -42,6 +42,12 @@ fn falls_at_two_and_rises_at_two() {
     let up = Some(EndpointOrder::ProbeDown(E, false));
     let got = probes(&mut m, 0, &[PASS, GONE, PASS, GONE, GONE, PASS, GONE, PASS, PASS], false);
     assert_eq!(got, [None, None, None, None, down, None, None, None, up]);
+}
+
+#[test]
+fn soft_failures_wait_for_the_others_to_be_heard() {
+    let down = Some(EndpointOrder::ProbeDown(E, true));
+    assert_eq!(probes(&mut Mind::new(), 0, &[BAD, BAD, BAD], false), [None, None, down]);
 }
 
 #[test]

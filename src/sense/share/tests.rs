@@ -1,5 +1,5 @@
 use super::*;
-use crate::sense::testing::topology;
+use crate::sense::test_world::topology;
 use proptest::prelude::*;
 
 fn wish(tier: u32, weight: u32) -> Wish {

@@ -185,6 +185,10 @@ pub struct World {
     pub rtt: Vec<u64>,
     /// A region pauses until then.
     pub pause: Vec<u64>,
+    /// An endpoint pauses until then.
+    pub nap: Vec<u64>,
+    /// An endpoint is slower by so many ms.
+    pub drag: Vec<u64>,
     pub rate: f64,
     /// Part of requests that fail wherever they go.
     pub poison: f64,
@@ -226,6 +230,8 @@ impl World {
             faults: vec![Fault::None; n],
             rtt: rtt.to_vec(),
             pause: vec![0; n],
+            nap: vec![0; ends],
+            drag: vec![0; ends],
             rate: 300.0,
             poison: 0.0,
             stalled: 0,
@@ -342,7 +348,9 @@ impl World {
         }
         self.point = self.point.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let slot = t.slots.iter().find(|s| self.point <= s.upto).map(|s| s.pool.at());
-        let Some(pool) = slot else { return self.refused.push(self.now) };
+        let Some(pool) = slot else {
+            return self.refused.push(self.now);
+        };
         let inflight = |p: usize| self.flights.iter().filter(|f| f.pool == p).count() as u32;
         let room = |p: &usize| inflight(*p) < picture.pools[*p].limit;
         let Some(pool) = Some(pool).filter(room).or_else(|| t.order.iter().map(|p| p.at()).find(room)) else {
@@ -362,8 +370,8 @@ impl World {
         t.started += 1;
         t.inflight += 1;
         t.waiting += 1;
-        let rtt = self.rtt[f.pool] + self.dice.below(2);
-        let ready = (now + rtt).max(if self.pause[f.pool] > now { self.pause[f.pool] + 1 } else { 0 });
+        let rtt = self.rtt[f.pool] + self.drag[f.pool * 3 + f.endpoint] + self.dice.below(2);
+        let ready = now + rtt;
         f.answers = match self.faults[f.pool] {
             _ if f.poison => Some((ready, Outcome::Status)),
             Fault::Silent => None,
@@ -381,20 +389,20 @@ impl World {
         // What was on its way when the region fell silent does not arrive; what waits out a pause arrives late.
         if self.faults[f.pool] == Fault::Silent {
             f.answers = None;
-        } else if let Some((at, o)) = f.answers.filter(|_| self.pause[f.pool] > now) {
-            f.answers = Some((at.max(self.pause[f.pool] + 1), o));
+        }
+        let awake = self.pause[f.pool].max(self.nap[f.pool * 3 + f.endpoint]);
+        if let Some((at, o)) = f.answers.filter(|_| awake > now) {
+            f.answers = Some((at.max(awake + 1), o));
         }
         if now < self.stalled {
             return self.flights.push(f);
         }
-        if let Some((at, outcome)) = f.answers {
-            if now >= at {
-                if outcome != Outcome::Connect {
-                    self.tallies[f.pool].heard = Moment::ms(now);
-                }
-                self.tallies[f.pool].revived += u32::from(f.late && outcome != Outcome::Connect);
-                return self.ended(f, outcome);
+        if let Some((_, outcome)) = f.answers.filter(|(at, _)| now >= *at) {
+            if outcome != Outcome::Connect {
+                self.tallies[f.pool].heard = Moment::ms(now);
             }
+            self.tallies[f.pool].revived += u32::from(f.late && outcome != Outcome::Connect);
+            return self.ended(f, outcome);
         }
         let p99 = self.rtt[f.pool] * 6 / 5 + 2;
         let age = now - f.began;
@@ -402,11 +410,10 @@ impl World {
             f.overdue = true;
             self.tallies[f.pool].overdue += 1;
             let alone = !self.flights.iter().any(|o| o.id == f.id);
-            if f.safe && alone && f.tries < 3 {
-                if let Some(pool) = self.elsewhere(&f) {
-                    let tries = f.tries + 1;
-                    self.begin(Flight { pool, tries, trial: false, ..f.clone() });
-                }
+            let hedge = if f.safe && alone && f.tries < 3 { self.elsewhere(&f) } else { None };
+            if let Some(pool) = hedge {
+                let tries = f.tries + 1;
+                self.begin(Flight { pool, tries, trial: false, ..f.clone() });
             }
         }
         if !f.late && age >= (5 * p99).max(250) {
@@ -536,7 +543,7 @@ impl World {
         let late = Duration::from_millis(self.now - self.last_tick - 10);
         self.last_tick = self.now;
         self.ticks += 1;
-        let full = self.ticks % 10 == 0;
+        let full = self.ticks.is_multiple_of(10);
         let mut pools = self.tallies.clone();
         for (kept, told) in self.tallies.iter_mut().zip(&mut pools) {
             let gauges = PoolTally {
