@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Why two rates: silence is judged in steps of 10 ms (`suspect_floor` is 30 ms); shares, limits and endpoints
-//! need counts to look at, and 100 ms of them. A fast tick in which nothing moved and nothing waits is not
-//! told: an idle proxy costs ten wake-ups of the controller a second.
+//! need counts to look at, and 100 ms of them. A fast tick in which nothing moved is not told, and while nothing is in
+//! flight at all there are none: an idle proxy costs each thread ten wake-ups a second.
 //!
 //! **Lateness.** A tick tells how late it came itself, or how late the slowest worker's heartbeat is, whichever
 //! is more: while we did not run, silence proves nothing about backends.
@@ -99,6 +99,7 @@ impl Control {
 
     /// Runs until every [`Inbox`] is gone, or the task is dropped.
     pub async fn run(mut self, mut from: UnboundedReceiver<Message>) {
+        self.store.last_good(&self.config.source);
         let version = env!("CARGO_PKG_VERSION").into();
         self.controller.record(clock::now(), Actor::Evenkeel, EventKind::Started { version });
         let mut due = clock::now() + FAST;
@@ -108,7 +109,7 @@ impl Control {
                 () = clock::sleep_until(due) => {
                     let now = clock::now();
                     self.tick(now, now.since(due));
-                    due = (due + FAST).max(now);
+                    due = (due + self.pause()).max(now);
                 }
                 message = from.recv() => match message {
                     Some(message) => self.take(clock::now(), message),
@@ -131,6 +132,17 @@ impl Control {
         let _ = self.controller.handle(now, Signal::Tick(tallies));
         self.grant();
         self.publish();
+    }
+
+    /// Until the next tick: the next full one, while nothing is in flight.
+    fn pause(&mut self) -> Duration {
+        let idle = !self.stirred && self.ticks.is_multiple_of(FULL);
+        self.beats.rest(idle);
+        if idle {
+            self.ticks += FULL - 1;
+            return FAST * FULL as u32;
+        }
+        FAST
     }
 
     /// How long we were not there to hear anything.
@@ -243,7 +255,6 @@ impl Control {
             }
         }
         self.publish();
-        self.store.last_good(&self.config.source);
     }
 }
 

@@ -27,7 +27,7 @@ use crate::edge::{self, Edge};
 use crate::journal::{self, Journal};
 use crate::live::{self, Beats, Inbox, Published};
 use crate::model::time::Duration;
-use crate::model::topology::{Logging, Topology};
+use crate::model::topology::Topology;
 use crate::{clock, logging, probe};
 use reload::Reloader;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use system::{Asked, Signals};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 /// How to run.
@@ -106,6 +106,8 @@ impl Proxy {
 
 /// Everything that runs.
 struct House {
+    /// The threads of control and probes end when this is dropped.
+    alive: watch::Sender<()>,
     runtime: tokio::runtime::Runtime,
     edge: Edge,
     inbox: Inbox,
@@ -120,15 +122,18 @@ struct House {
 
 impl House {
     fn build(options: &Options) -> Result<Self, CannotRun> {
-        let loaded = load(options)?;
-        let warnings = loaded.checked.warnings.clone();
+        let (loaded, passed_over) = load(options)?;
+        let warnings = loaded.checked.warnings.headlines();
         let config = Arc::new(loaded.compile(1));
         let t = &config.topology;
 
         let log = Arc::new(logging::start(&t.logging));
-        for warning in warnings.0 {
-            tracing::warn!("{}", warning.headline());
+        if let Some(bad) = passed_over {
+            let problems = bad.headlines().join("\n");
+            tracing::error!("the config file is bad, started from the copy of the last one that was applied: {problems}");
         }
+        warnings.iter().for_each(|w| tracing::warn!("{w}"));
+        reload::upstream_tls(t).map_err(|problems| CannotRun::new(problems.join("\n"), "mend the files or the config"))?;
         match system::raise_file_limit() {
             Ok(limit) => tracing::debug!("up to {limit} files and connections"),
             Err(e) => tracing::warn!("the limit of open files stays as it was: {e}"),
@@ -155,8 +160,9 @@ impl House {
             edge.stop();
             return Err(CannotRun::new(problems.join("\n"), "stop what listens there, or choose another address"));
         }
-        on_a_thread("control", move || control.run(letters)).map_err(thread)?;
-        on_a_thread("probe", {
+        let alive = watch::Sender::new(());
+        on_a_thread("control", &alive, move || control.run(letters)).map_err(thread)?;
+        on_a_thread("probe", &alive, {
             let (published, inbox) = (published.clone(), inbox.clone());
             move || probe::run(published, inbox)
         })
@@ -179,12 +185,12 @@ impl House {
             apply: Box::new(apply),
         };
         tell_where(t, &options.config);
-        Ok(Self { runtime, edge, inbox, published, reloader, records, admin, journal, log, access })
+        Ok(Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, log, access })
     }
 
     /// Lives until it is asked to leave, and leaves.
     fn live(self, mut signals: Signals) {
-        let Self { runtime, edge, inbox, published, reloader, records, admin, journal, log, access } = self;
+        let Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, log, access } = self;
         let leaving = Arc::new(AtomicBool::new(false));
         let (doors, certificates) = (edge.listeners().clone(), edge.listeners().clone());
         LocalSet::new().block_on(&runtime, async {
@@ -213,6 +219,7 @@ impl House {
             leave(&edge, &inbox, &published, &mut signals).await;
         });
         edge.stop();
+        drop(alive);
         journal.flush(LAST_WORDS);
         access.flush(LAST_WORDS);
         log.flush(LAST_WORDS);
@@ -223,25 +230,25 @@ impl House {
 async fn leave(edge: &Edge, inbox: &Inbox, published: &Published, signals: &mut Signals) {
     let picture = published.load_full();
     let settings = &picture.view.topology().edge;
-    let _ = tokio::time::timeout(LAST_WORDS, inbox.leaving()).await;
     let drained = async {
         tokio::time::sleep(settings.shutdown_delay).await;
         edge.drain();
         tokio::time::timeout(settings.drain_timeout, edge.drained()).await.is_ok()
     };
+    let on_record = tokio::time::timeout(LAST_WORDS, inbox.leaving());
     let asked_again = async { while signals.next().await != Asked::Leave {} };
     tokio::select! {
-        all = drained => if !all {
+        (all, _) = async { tokio::join!(drained, on_record) } => if !all {
             tracing::warn!("{} connections are cut off: they are still busy after edge.drain_timeout", edge.connections());
         },
         () = asked_again => tracing::warn!("asked again to leave: {} connections are cut off", edge.connections()),
     }
 }
 
-/// The config to start with.
-fn load(options: &Options) -> Result<Loaded, CannotRun> {
+/// The config to start with, and what was wrong with the file if it is the copy.
+fn load(options: &Options) -> Result<(Loaded, Option<Problems>), CannotRun> {
     let bad = match config::load(&options.config) {
-        Ok(loaded) => return Ok(loaded),
+        Ok(loaded) => return Ok((loaded, None)),
         Err(problems) => problems,
     };
     if !options.last_good {
@@ -250,10 +257,7 @@ fn load(options: &Options) -> Result<Loaded, CannotRun> {
             "`evenkeel check --config FILE` shows the same; --last-good starts from the last config that was applied",
         ));
     }
-    let loaded = last_good(&options.config, &bad)?;
-    logging::start(&Logging::clone(&loaded.checked.topology.logging));
-    tracing::error!("the config file is bad, started from the copy of the last one that was applied: {}", bad.headlines().join("\n"));
-    Ok(loaded)
+    Ok((last_good(&options.config, &bad)?, Some(bad)))
 }
 
 /// The copy of the last applied config. Where it lies stands in the bad file, if anywhere: a line that says `state_dir: …`
@@ -274,10 +278,21 @@ fn last_good(path: &Path, bad: &Problems) -> Result<Loaded, CannotRun> {
         .map_err(|worse| CannotRun::new(format!("{bad}\nand the copy {} is bad, too:\n{worse}", copy.display()), "mend the config file"))
 }
 
-/// A runtime of its own for one task.
-fn on_a_thread<F: Future<Output = ()> + 'static>(name: &str, task: impl FnOnce() -> F + Send + 'static) -> std::io::Result<()> {
+/// A runtime of its own for one task, which ends with the house.
+fn on_a_thread<F>(name: &str, alive: &watch::Sender<()>, task: impl FnOnce() -> F + Send + 'static) -> std::io::Result<()>
+where
+    F: Future<Output = ()> + 'static,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let run = move || LocalSet::new().block_on(&runtime, task());
+    let mut alive = alive.subscribe();
+    let run = move || {
+        LocalSet::new().block_on(&runtime, async {
+            tokio::select! {
+                () = task() => {}
+                _ = alive.changed() => {}
+            }
+        });
+    };
     std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
 }
 

@@ -247,4 +247,9 @@ fn the_slowest_heart_tells_how_late_we_are() {
     assert_eq!(b.late(Moment::ms(5050)), ms(40));
     b.gone(0);
     assert_eq!(b.late(Moment::ms(5050)), ms(35));
+    b.rest(true);
+    b.beat(1, Moment::ms(5050));
+    b.rest(false);
+    assert_eq!(b.late(Moment::ms(5140)), ms(0), "it rests until it was to beat again");
+    assert_eq!(b.late(Moment::ms(5160)), ms(10));
 }

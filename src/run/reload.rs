@@ -7,7 +7,8 @@ use crate::config::watch::watch;
 use crate::config::{Loaded, Problems};
 use crate::edge::listener::Listeners;
 use crate::live::{Inbox, Published};
-use crate::model::topology::Topology;
+use crate::model::topology::{Service, Topology};
+use crate::upstream::tls::ClientTls;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,16 +66,27 @@ impl Reloader {
 
     async fn try_to(&self, loaded: Result<Loaded, Problems>) -> Answer {
         let old = self.published.load_full().view.config.clone();
-        let config = Arc::new(loaded.map_err(|p| p.headlines())?.compile(old.generation + 1));
+        let loaded = loaded.map_err(|p| p.headlines())?;
+        let warnings = loaded.checked.warnings.headlines();
+        let config = Arc::new(loaded.compile(old.generation + 1));
+        upstream_tls(&config.topology)?;
         let doors = self.listeners.prepare(&config.topology)?;
         let mut changes = self.inbox.reload(config.clone()).await.map_err(|refused| vec![refused.to_string()])?;
         doors.commit();
         (self.apply)(&config.topology);
+        warnings.iter().for_each(|w| tracing::warn!("{w}"));
         if old.topology.edge.threads != config.topology.edge.threads {
             changes.push(format!("edge.threads: {} from the next start on", config.topology.edge.threads));
         }
         Ok(changes)
     }
+}
+
+/// Whether the files that services name for TLS can be used. Workers and prober read them again, each for itself.
+pub fn upstream_tls(t: &Topology) -> Result<(), Vec<String>> {
+    let wrong = |s: &Service| Some(format!("services.{}: {}", s.name, ClientTls::build(s.tls.as_ref()?, s.protocol).err()?));
+    let problems: Vec<_> = t.services.iter().filter_map(wrong).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// Takes over certificates whose files change though the config does not.
