@@ -54,7 +54,9 @@ async fn play(options: &Options) -> Result<bool, String> {
     let config = folder.join("demo.yaml");
     std::fs::write(&config, config_text(&regions, http, admin, &folder)).map_err(|e| format!("{}: {e}", config.display()))?;
 
-    let proxy = crate::run::spawn(&config)?;
+    let path = config.clone();
+    // It brings up runtimes of its own, which this one's thread must not wait for.
+    let proxy = tokio::task::spawn_blocking(move || crate::run::spawn(&path)).await.map_err(|e| e.to_string())??;
     reachable(http).await?;
     let controls_at = serve_controls(regions.clone(), controls).await.map_err(|e| format!("127.0.0.1:{controls}: {e}"))?;
     let load = Load::new(local(http));
