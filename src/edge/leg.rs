@@ -84,6 +84,8 @@ pub(crate) struct Leg<'p> {
     stuck: Option<Moment>,
     marked: (bool, bool),
     look: Moment,
+    /// When everything but the held byte had left.
+    left: Option<Moment>,
 }
 
 impl<'p> Leg<'p> {
@@ -102,6 +104,7 @@ impl<'p> Leg<'p> {
             stuck: None,
             marked: (false, false),
             look: Moment::FAR,
+            left: None,
         };
         match pool.reuse(&leg.target) {
             Some(conn) => leg.up(conn),
@@ -178,18 +181,21 @@ impl<'p> Leg<'p> {
         }
     }
 
-    /// Let the held byte go once the peer's kernel has everything before it.
+    /// Let the held byte go once the peer's kernel has everything before it, or the endpoint was heard (by anybody) after
+    /// everything before it had left: then the way there is open, and a delayed acknowledgement (40 ms in Linux) is not worth waiting for.
     fn acknowledged(&mut self) {
         let Link::Up(conn) = &mut self.link else { return };
         if !conn.is_held() {
             return;
         }
+        let now = clock::now();
+        let left = *self.left.get_or_insert(now);
         // No TCP below, or a broken connection: nothing to be learnt by waiting.
-        if conn.delivery().is_none_or(|d| d.complete()) {
+        if self.flight.endpoint_heard() > left || conn.delivery().is_none_or(|d| d.complete()) {
             (self.look, self.stuck) = (Moment::FAR, None);
             conn.release();
         } else {
-            self.look = clock::now() + LOOK;
+            self.look = now + LOOK;
         }
     }
 
@@ -218,7 +224,7 @@ impl<'p> Leg<'p> {
     /// Begin again on a fresh connection.
     pub(crate) fn again(&mut self, head: BytesMut) {
         self.message.head = head;
-        self.next = 0;
+        (self.next, self.left) = (0, None);
         self.link = self.dial();
     }
 

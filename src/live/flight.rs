@@ -56,6 +56,10 @@ impl<'a> Flight<'a> {
         Self { pool, endpoint, pace, bit, began: now, trial, waiting: true, overdue: false, late: false, ended: false, took: None }
     }
 
+    /// When anything was last heard from the endpoint, by any request; `ZERO`: never.
+    pub fn endpoint_heard(&self) -> Moment {
+        self.endpoint.ear.heard()
+    }
     /// When it began.
     pub fn began(&self) -> Moment {
         self.began
