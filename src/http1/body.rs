@@ -7,10 +7,9 @@
 use super::BodyFraming;
 use super::bytes_class::value_end;
 use super::fields;
-use super::head::{Field, Head};
+use super::head::Head;
 use super::names::Known;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use smallvec::SmallVec;
 use std::fmt;
 
 /// Bytes of one chunk line, extension included.
@@ -215,7 +214,7 @@ fn trailers(buf: &mut BytesMut) -> Result<Option<Option<Box<Head>>>, BodyError> 
         buf.advance(2);
         return Ok(Some(None));
     }
-    let mut fields: SmallVec<[Field; 24]> = SmallVec::new();
+    let mut fields = Vec::new();
     match fields::section(buf, 0, TRAILERS, &mut fields) {
         Ok(Some(end)) if end <= TRAILER_BYTES => {
             fields.retain(|f| may_trail(f.known));

@@ -3,10 +3,12 @@
 use super::bytes_class::{token, value_end};
 use super::head::Field;
 use super::names::Known;
-use smallvec::SmallVec;
 
 /// No field name in use is longer.
 const NAME_BYTES: usize = 256;
+
+/// Room for the fields of a usual head.
+pub(super) const USUAL: usize = 16;
 
 /// What is wrong with a field section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub(super) enum Fault {
 
 /// Reads fields from `at` to the empty line that ends them. `Ok(None)`: it is not all there yet, and
 /// what is there is right so far. Otherwise the position behind the empty line.
-pub(super) fn section(b: &[u8], mut at: usize, max: usize, out: &mut SmallVec<[Field; 24]>) -> Result<Option<usize>, Fault> {
+pub(super) fn section(b: &[u8], mut at: usize, max: usize, out: &mut Vec<Field>) -> Result<Option<usize>, Fault> {
     loop {
         let Some(&first) = b.get(at) else { return Ok(None) };
         if first == b'\r' {

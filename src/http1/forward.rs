@@ -23,9 +23,6 @@ use bytes::{BufMut, BytesMut};
 use std::fmt::Write;
 use std::net::IpAddr;
 
-/// The name under which this proxy appears in `Via`.
-const PSEUDONYM: &str = "evenkeel";
-
 /// What the way to the endpoint adds to a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Onward<'a> {
@@ -60,13 +57,15 @@ pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut) {
     out.put_slice(r.method_span.of(raw));
     out.put_u8(b' ');
     target(r, o.rewrite, out);
-    out.put_slice(b" HTTP/1.1\r\n");
     let set_host = o.headers.set.iter().find(|(n, _)| n == http::header::HOST).map(|(_, v)| v.as_bytes());
     let host = set_host.or_else(|| o.rewrite?.host.as_deref().map(str::as_bytes)).unwrap_or_else(|| r.authority.of(raw));
-    field(out, b"Host", if host.is_empty() { o.default_host.as_bytes() } else { host });
+    out.put_slice(b" HTTP/1.1\r\nHost: ");
+    out.put_slice(if host.is_empty() { o.default_host.as_bytes() } else { host });
+    out.put_slice(b"\r\n");
 
     let (mut request_id, mut traceparent) = (false, false);
     let plain = o.headers.is_empty();
+    let mut lines = Lines::new(raw);
     for f in &r.head.fields {
         if f.gone || (!r.nominated.is_empty() && nominated(raw, &r.nominated, f)) {
             continue;
@@ -80,11 +79,11 @@ pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut) {
             Known::MaxForwards if r.max_forwards.is_none() => {}
             _ => continue,
         }
-        let (name, value) = (r.head.name(f), r.head.value(f));
-        if plain || !changed(o.headers, name) {
-            field(out, name, value);
+        if plain || !changed(o.headers, r.head.name(f)) {
+            lines.keep(f, out);
         }
     }
+    lines.flush(out);
     for (name, value) in &r.head.added {
         if plain || !changed(o.headers, name) {
             field(out, name, value);
@@ -92,19 +91,18 @@ pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut) {
     }
     let free = |name: &str| plain || !changed(o.headers, name.as_bytes());
     if free("via") {
-        let version = match (o.http2, r.version) {
-            (true, _) => "2",
-            (_, Version::Http11) => "1.1",
-            (_, Version::Http10) => "1.0",
-        };
-        put(out, &["Via: ", version, " ", PSEUDONYM, "\r\n"]);
+        out.put_slice(match (o.http2, r.version) {
+            (true, _) => b"Via: 2 evenkeel\r\n",
+            (_, Version::Http11) => b"Via: 1.1 evenkeel\r\n",
+            (_, Version::Http10) => b"Via: 1.0 evenkeel\r\n",
+        });
     }
     forwarded(r, o, out, free);
     if !request_id && !o.request_id.is_empty() && free("x-request-id") {
-        put(out, &["X-Request-Id: ", o.request_id, "\r\n"]);
+        field(out, b"X-Request-Id", o.request_id.as_bytes());
     }
     if !traceparent && !o.traceparent.is_empty() && free("traceparent") {
-        put(out, &["traceparent: ", o.traceparent, "\r\n"]);
+        field(out, b"traceparent", o.traceparent.as_bytes());
     }
     if let Some(n) = r.max_forwards {
         _ = write!(out, "Max-Forwards: {}\r\n", n.saturating_sub(1));
@@ -122,10 +120,45 @@ pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut) {
     out.put_slice(b"\r\n");
 }
 
+/// Field lines on their way from one head to the next: neighbours that stay as they are go in one copy.
+struct Lines<'a> {
+    raw: &'a [u8],
+    from: usize,
+    to: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn new(raw: &'a [u8]) -> Self {
+        Self { raw, from: 0, to: 0 }
+    }
+    /// Passes one on. White space around its value other than one blank before it stays behind.
+    #[inline]
+    fn keep(&mut self, f: &Field, out: &mut BytesMut) {
+        let (start, colon) = (f.name as usize, f.name as usize + f.name_len as usize);
+        let (value, end) = (f.value as usize, (f.value + f.value_len) as usize);
+        let as_it_is = value == colon + 2 && self.raw[colon + 1] == b' ' && self.raw[end] == b'\r';
+        if as_it_is && start == self.to {
+            self.to = end + 2;
+            return;
+        }
+        self.flush(out);
+        if as_it_is {
+            (self.from, self.to) = (start, end + 2);
+        } else {
+            field(out, &self.raw[start..colon], &self.raw[value..end]);
+        }
+    }
+    fn flush(&mut self, out: &mut BytesMut) {
+        out.put_slice(&self.raw[self.from..self.to]);
+        (self.from, self.to) = (0, 0);
+    }
+}
+
 fn target(r: &RequestHead, rewrite: Option<&Rewrite>, out: &mut BytesMut) {
-    let path = r.path();
-    match rewrite {
-        Some(w) if !r.target.asterisk => {
+    let raw = &r.head.raw[..];
+    match (rewrite, r.target.path) {
+        (Some(w), _) if !r.target.asterisk => {
+            let path = r.path();
             let kept = w.strip_prefix.as_deref().and_then(|p| stripped(path, p)).unwrap_or(path);
             let added = w.add_prefix.as_deref().unwrap_or_default();
             out.put_slice(added.strip_suffix('/').unwrap_or(added).as_bytes());
@@ -134,11 +167,12 @@ fn target(r: &RequestHead, rewrite: Option<&Rewrite>, out: &mut BytesMut) {
             }
             out.put_slice(kept.as_bytes());
         }
-        _ => out.put_slice(path.as_bytes()),
+        (_, path) if path.len > 0 => out.put_slice(path.of(raw)),
+        _ => out.put_slice(r.path().as_bytes()),
     }
     if let Some(q) = r.target.query {
         out.put_u8(b'?');
-        out.put_slice(q.of(&r.head.raw));
+        out.put_slice(q.of(raw));
     }
 }
 
@@ -181,18 +215,23 @@ fn forwarded(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut, free: impl Fn(
     }
 }
 
-/// `write!` costs several hundred instructions, and nearly every request needs this.
+/// `write!` costs several hundred instructions, and every request needs this.
 fn address(out: &mut BytesMut, a: IpAddr) {
     let IpAddr::V4(v4) = a.to_canonical() else {
         _ = write!(out, "{a}");
         return;
     };
-    for (i, octet) in v4.octets().into_iter().enumerate() {
-        if i > 0 {
-            out.put_u8(b'.');
+    let (mut text, mut n) = ([b'.'; 16], 0);
+    for octet in v4.octets() {
+        for (least, digit) in [(100, octet / 100), (10, octet / 10 % 10), (0, octet % 10)] {
+            if octet >= least {
+                text[n] = b'0' + digit;
+                n += 1;
+            }
         }
-        number(out, u64::from(octet));
+        n += 1; // the dot is there already
     }
+    out.put_slice(&text[..n - 1]);
 }
 
 /// What the way to the client adds to an answer.
@@ -221,9 +260,13 @@ pub struct Delivery {
 pub fn response(r: &ResponseHead, h: &Homeward<'_>, out: &mut BytesMut) -> Delivery {
     out.reserve(r.head.raw.len() + 256);
     status_line(r, out);
-    each_response_field(r, h.headers, |name, value| field(out, name, value));
+    let plain = h.headers.is_empty();
+    let mut lines = Lines::new(&r.head.raw);
+    r.head.fields.iter().filter(|f| goes_home(r, f, h.headers, plain)).for_each(|f| lines.keep(f, out));
+    lines.flush(out);
+    each_added_field(r, h.headers, plain, |name, value| field(out, name, value));
     if let Some(region) = h.region {
-        put(out, &["Evenkeel-Region: ", region, "\r\n"]);
+        field(out, b"Evenkeel-Region", region.as_bytes());
     }
     if r.status == 101 {
         out.put_slice(b"Connection: upgrade\r\n");
@@ -264,32 +307,33 @@ pub fn interim(r: &ResponseHead, out: &mut BytesMut) {
 /// Every field of an answer that goes on to the client, `Via` and the route's changes included; framing and
 /// connection handling left out. For HTTP/2 clients, names are to be put in lower case.
 pub fn each_response_field(r: &ResponseHead, ops: &HeaderOps, mut f: impl FnMut(&[u8], &[u8])) {
-    let raw = &r.head.raw[..];
     let plain = ops.is_empty();
-    for x in &r.head.fields {
-        let hop = matches!(
-            x.known,
-            Known::Connection
-                | Known::KeepAlive
-                | Known::ProxyConnection
-                | Known::ContentLength
-                | Known::TransferEncoding
-                | Known::Upgrade
-                | Known::Te
-                | Known::Http2Settings
-        );
-        if hop || x.gone || (!r.nominated.is_empty() && nominated(raw, &r.nominated, x)) {
-            continue;
-        }
-        let name = r.head.name(x);
-        if plain || !changed(ops, name) {
-            f(name, r.head.value(x));
-        }
+    for x in r.head.fields.iter().filter(|x| goes_home(r, x, ops, plain)) {
+        f(r.head.name(x), r.head.value(x));
     }
-    for (name, value) in &r.head.added {
-        if plain || !changed(ops, name) {
-            f(name, value);
-        }
+    each_added_field(r, ops, plain, f);
+}
+
+/// Whether a field of an answer goes on to the client as it is.
+#[inline]
+fn goes_home(r: &ResponseHead, x: &Field, ops: &HeaderOps, plain: bool) -> bool {
+    let hop = matches!(
+        x.known,
+        Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::ContentLength
+            | Known::TransferEncoding
+            | Known::Upgrade
+            | Known::Te
+            | Known::Http2Settings
+    );
+    !hop && !x.gone && (r.nominated.is_empty() || !nominated(&r.head.raw, &r.nominated, x)) && (plain || !changed(ops, r.head.name(x)))
+}
+
+fn each_added_field(r: &ResponseHead, ops: &HeaderOps, plain: bool, mut f: impl FnMut(&[u8], &[u8])) {
+    for (name, value) in r.head.added.iter().filter(|(n, _)| plain || !changed(ops, n)) {
+        f(name, value);
     }
     if r.status >= 200 && (plain || !changed(ops, b"via")) {
         f(b"Via", if r.version == Version::Http11 { b"1.1 evenkeel" } else { b"1.0 evenkeel" });
@@ -354,10 +398,6 @@ pub fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.put_slice(b": ");
     out.put_slice(value);
     out.put_slice(b"\r\n");
-}
-
-fn put(out: &mut BytesMut, parts: &[&str]) {
-    parts.iter().for_each(|p| out.put_slice(p.as_bytes()));
 }
 
 /// Decimal digits without the formatting machinery.

@@ -1,15 +1,14 @@
 //! A message head as it came off the wire: one buffer, and where its fields lie in it.
 //!
-//! Parsing copies nothing and allocates nothing per field. Edits are rare, so they are cheap to
+//! Parsing copies nothing and allocates once per head, not per field: heads are moved often, so they are kept small. Edits are rare, so they are cheap to
 //! express rather than fast: a removed field keeps its place and loses its voice, an added one
 //! stands in a small list behind the others.
 
 use super::names::Known;
 use crate::model::view::Fields;
 use bytes::Bytes;
-use smallvec::SmallVec;
 
-/// Where one field lies in the raw head. Sixteen bytes, so that a usual head fits four cache lines.
+/// Where one field lies in the raw head. Sixteen bytes, so that a usual head's fit four cache lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Field {
     pub name: u32,
@@ -44,7 +43,7 @@ impl Span {
 #[derive(Clone, Debug, Default)]
 pub struct Head {
     pub(super) raw: Bytes,
-    pub(super) fields: SmallVec<[Field; 24]>,
+    pub(super) fields: Vec<Field>,
     pub(super) added: Vec<(Bytes, Bytes)>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::bytes_class::{token, value_end};
 use super::fields::{self, Fault};
-use super::head::{Head, Span};
+use super::head::{Field, Head, Span};
 use super::names::Known;
 use super::target::{self, Target};
 use super::{BodyFraming, Reject, Version};
@@ -149,7 +149,7 @@ impl RequestParser {
         if nothing_new(buf, &mut self.seen) {
             return if buf.len() > limits.header_bytes { Err(too_large(buf, limits)) } else { Ok(None) };
         }
-        let mut fields = SmallVec::new();
+        let mut fields = Vec::new();
         let end = match read_lines(buf, limits, &mut fields)? {
             Some((line, end)) if end <= limits.header_bytes => (line, end),
             None if buf.len() <= limits.header_bytes => return Ok(None),
@@ -184,15 +184,14 @@ struct Line {
     version: Version,
 }
 
-type Fields = SmallVec<[super::head::Field; 24]>;
-
-fn read_lines(b: &[u8], limits: &Limits, fields: &mut Fields) -> Result<Option<(Line, usize)>, Reject> {
+fn read_lines(b: &[u8], limits: &Limits, fields: &mut Vec<Field>) -> Result<Option<(Line, usize)>, Reject> {
     // One empty line before a request is forgiven (RFC 9112 section 2.2); browsers of old sent one after a POST.
     let start = if b.starts_with(b"\r\n") { 2 } else { 0 };
     if b == b"\r" {
         return Ok(None);
     }
     let Some((line, at)) = request_line(b, start, limits)? else { return Ok(None) };
+    fields.reserve(fields::USUAL);
     match fields::section(b, at, limits.header_count, fields) {
         Ok(end) => Ok(end.map(|e| (line, e))),
         Err(Fault::TooMany) => Err(Reject { status: 431, why: "too many header fields" }),
@@ -282,8 +281,9 @@ fn understand(line: Line, head: Head) -> Result<RequestHead, Reject> {
         Some(h) if h.len == 0 && !old && target.authority.is_none() => return Err(Reject::bad("empty Host")),
         Some(h) => h,
     };
-    if host_field.len > 0 && target::authority(host_field.of(raw)).is_none() {
-        return Err(Reject::bad("malformed Host"));
+    // Its own says where an absolute form goes; the field must be sound all the same.
+    if target.authority.is_some() {
+        host_and_port(raw, host_field)?;
     }
     let authority = target.authority.unwrap_or(host_field);
     let (host, port) = host_and_port(raw, authority)?;
@@ -381,7 +381,7 @@ fn host_and_port(raw: &[u8], authority: Span) -> Result<(Host, Option<u16>), Rej
     if authority.len == 0 {
         return Ok((Host::AsReceived(Span::default()), None));
     }
-    let (host, port) = target::authority(authority.of(raw)).ok_or(Reject::bad("malformed authority in the target"))?;
+    let (host, port) = target::authority(authority.of(raw)).ok_or(Reject::bad("malformed Host, or authority in the target"))?;
     let host = host.strip_suffix(b".").filter(|h| !h.is_empty()).unwrap_or(host);
     let host = if host.iter().any(u8::is_ascii_uppercase) {
         Host::Lowered(String::from_utf8_lossy(host).to_ascii_lowercase().into())

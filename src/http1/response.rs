@@ -71,7 +71,7 @@ impl ResponseParser {
             return if buf.len() > HEAD_BYTES { Err(TOO_LARGE) } else { Ok(None) };
         }
         let Some((version, status, reason, at)) = status_line(buf)? else { return Ok(None) };
-        let mut fields = SmallVec::new();
+        let mut fields = Vec::with_capacity(fields::USUAL);
         let end = match fields::section(buf, at, FIELDS, &mut fields) {
             Ok(Some(end)) if end <= HEAD_BYTES => end,
             Ok(None) if buf.len() <= HEAD_BYTES => return Ok(None),

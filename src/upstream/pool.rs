@@ -25,7 +25,7 @@ struct Idle {
 
 impl Idle {
     fn usable(&mut self, epoch: u32, now: Moment) -> bool {
-        self.epoch == epoch && now.since(self.since) < self.timeout && self.stream.is_quiet()
+        self.epoch == epoch && now.since(self.since) <= self.timeout && self.stream.is_quiet()
     }
 }
 
@@ -47,12 +47,14 @@ pub struct Pool {
     dialler: Box<dyn Dial>,
     idle: RefCell<HashMap<u64, Vec<Idle>, BuildHasherDefault<IdHasher>>>,
     counts: Cell<Counts>,
+    /// As of the last [`Pool::sweep`]: idle times are counted in seconds, and the clock is not read twice a request for that.
+    now: Cell<Moment>,
 }
 
 impl Pool {
     /// An empty pool.
     pub fn new(dialler: impl Dial + 'static) -> Self {
-        Self { dialler: Box::new(dialler), idle: RefCell::default(), counts: Cell::default() }
+        Self { dialler: Box::new(dialler), idle: RefCell::default(), counts: Cell::default(), now: Cell::new(clock::now()) }
     }
 
     /// An idle connection, or a new one.
@@ -67,7 +69,7 @@ impl Pool {
     pub fn reuse(&self, to: &Target) -> Option<Conn> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&to.id)?;
-        let now = clock::now();
+        let now = self.now.get();
         let name = to.tls.as_ref().map(|(_, n)| n);
         let mut at = list.len();
         while at > 0 {
@@ -118,7 +120,7 @@ impl Pool {
             list.remove(0);
             self.count(|c| c.dropped += 1);
         }
-        list.push(Idle { stream, epoch, since: clock::now(), timeout, name });
+        list.push(Idle { stream, epoch, since: self.now.get(), timeout, name });
     }
 
     /// Opens connections until `idle.warm` of them wait for the endpoint. Returns how many it opened.
@@ -133,9 +135,11 @@ impl Pool {
         Ok(opened)
     }
 
-    /// Closes what has expired, was closed by the peer, or speaks unasked. To be called about once a second.
+    /// Closes what has expired, was closed by the peer, or speaks unasked. To be called about once a second: idle times
+    /// are counted from sweep to sweep.
     pub fn sweep(&self) {
         let now = clock::now();
+        self.now.set(now);
         self.retain_idle(|_, i| {
             let epoch = i.epoch;
             i.usable(epoch, now)
