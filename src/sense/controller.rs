@@ -90,6 +90,7 @@ pub struct Controller {
     events: VecDeque<Event>,
     orders: Vec<EndpointOrder>,
     latest: Arc<View>,
+    gists: Vec<picture::Gist>,
     published: u64,
     loaded_at: Moment,
     last_error: Option<String>,
@@ -130,28 +131,33 @@ impl Controller {
             events: VecDeque::new(),
             orders: Vec::new(),
             latest,
+            gists: Vec::new(),
             published: 0,
             loaded_at: now,
             last_error: None,
         };
+        c.sketch(now);
         c.paint(now);
         c
     }
     /// Take one signal in. For commands and reloads the answer says what followed, one line each.
     pub fn handle(&mut self, now: Moment, signal: Signal) -> Result<Vec<String>, Refused> {
-        let answer = match signal {
+        // Shares move with rates, drains and capacities at full ticks; in between only where belief has changed.
+        let (answer, anew) = match signal {
             Signal::Tick(t) => {
                 self.tick(now, &t);
-                Ok(Vec::new())
+                (Ok(Vec::new()), !t.endpoints.is_empty())
             }
             Signal::Probe(p) => {
                 self.probe(now, p);
-                Ok(Vec::new())
+                (Ok(Vec::new()), false)
             }
-            Signal::Command(c) => self.command(now, c),
-            Signal::Reload(config) => Ok(self.reload(now, config)),
+            Signal::Command(c) => (self.command(now, c), true),
+            Signal::Reload(config) => (Ok(self.reload(now, config)), true),
         };
-        self.paint(now);
+        if self.sketch(now) || anew {
+            self.paint(now);
+        }
         answer
     }
     /// Put something on record that others did (started, stopping, a refused config).

@@ -69,10 +69,19 @@ impl Purse {
         }
         Self { grants }
     }
-    /// Empty, for another topology: the cells keep their tokens.
-    pub fn empty(t: &Topology) -> Self {
-        let mut p = Self::new(t);
-        p.grants.retry.iter_mut().chain(&mut p.grants.hedge).for_each(|a| a.add = 0.0);
+    /// For another topology: what is new begins full, what was there keeps the tokens in its cells.
+    pub fn follow(was: &Topology, is: &Topology) -> Self {
+        let mut p = Self::new(is);
+        for (s, a) in is.services.iter().zip(&mut p.grants.retry) {
+            if was.services.iter().any(|o| o.name == s.name) {
+                a.add = 0.0;
+            }
+        }
+        for (r, a) in is.routes.iter().zip(&mut p.grants.hedge) {
+            if was.routes.iter().any(|o| o.name == r.name) {
+                a.add = 0.0;
+            }
+        }
         p
     }
     /// Hand over.
@@ -108,5 +117,51 @@ impl Purse {
             };
             self.grants.trial[p.at()].earn(rate * secs, (rate * TRIALS_SAVED.0).max(TRIALS_SAVED.1));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::Moment;
+    use crate::sense::test_world::{compiled, topology};
+
+    fn purse() -> (Topology, Purse, View) {
+        let t = topology(&[("east", 1, 100), ("west", 2, 100)]);
+        let c = crate::sense::Controller::new(compiled(1, t.clone()), Moment::ms(1000), crate::model::dice::Dice::new(1));
+        (t.clone(), Purse::new(&t), (*c.picture()).clone())
+    }
+    fn earn(p: &mut Purse, t: &Topology, v: &View, requests: u32, ms: u64, rate: f64) -> Grants {
+        let tallies = Tallies { requests: vec![requests], routes: vec![requests, 0], ..Default::default() };
+        let pools: Vec<Pool> = t.pools.iter().map(|_| Pool::new(Moment::ms(1000), &t.services[0], 3)).collect();
+        p.earn(t, &tallies, Duration::from_millis(ms), &[rate], v, &pools);
+        p.take()
+    }
+
+    #[test]
+    fn retries_begin_with_a_full_reserve_and_earn_ratio_and_minimum() {
+        let (t, mut p, v) = purse();
+        assert_eq!(p.take().retry[0], Allowance { add: 100.0, cap: 100.0 });
+        let g = earn(&mut p, &t, &v, 100, 1_000, 300.0);
+        assert_eq!(g.retry[0], Allowance { add: 0.2 * 100.0 + 10.0, cap: 10.0 * (0.2 * 300.0 + 10.0) });
+        assert_eq!(p.take().retry[0].add, 0.0, "handed over once");
+    }
+
+    #[test]
+    fn hedges_are_a_part_of_their_own_route_s_requests() {
+        let (t, mut p, v) = purse();
+        p.take();
+        let g = earn(&mut p, &t, &v, 40, 100, 300.0);
+        assert_eq!((g.hedge[0].add, g.hedge[1].add), (2.0, 0.0));
+        assert_eq!(g.hedge[0].cap, 30.0);
+    }
+
+    #[test]
+    fn trials_are_earned_only_where_somebody_wants_them() {
+        let (t, mut p, mut v) = purse();
+        assert_eq!(earn(&mut p, &t, &v, 40, 100, 300.0).trial[0].add, 0.0);
+        v.tables[0].trials = vec![PoolIx(0)];
+        let g = earn(&mut p, &t, &v, 40, 10, 300.0);
+        assert!((g.trial[0].add - TRIALS.1 * 0.01).abs() < 1e-9 && g.trial[1].add == 0.0);
     }
 }

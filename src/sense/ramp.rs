@@ -120,6 +120,7 @@ impl Way {
             let nominal = f.open.0.saturating_mul(1 << level).min(f.open.1.max(f.open.0));
             self.open_for = dice.between(nominal.mul_f64(0.9), nominal.mul_f64(1.1));
             self.level = Some(level);
+            self.idle_trip = false;
             self.tripped_at = now;
             self.good_since = None;
             if self.state == State::Serving {

@@ -62,13 +62,15 @@ pub fn next(from: State, by: Move) -> Option<State> {
 
 /// The state of a region, from `(state, has recent traffic, tripped within ten seconds)` of its pools.
 ///
-/// It trips when at least half of its pools with recent traffic tripped within ten seconds; from then on it
+/// It trips when at least half of its pools with recent traffic (where none has any: of all) tripped within ten
+/// seconds; from then on it
 /// is as far back as its pools are: tripped while half of them are, in trial while any is out, ramping while
 /// any is, serving when all are.
 pub fn of_region(before: State, pools: impl Iterator<Item = (State, bool, bool)> + Clone) -> State {
-    let with_traffic = pools.clone().filter(|(_, traffic, _)| *traffic).count();
-    let fresh = pools.clone().filter(|(s, traffic, fresh)| *traffic && *fresh && *s == State::Tripped).count();
-    if fresh > 0 && 2 * fresh >= with_traffic {
+    let any = pools.clone().any(|(_, traffic, _)| traffic);
+    let counted = pools.clone().filter(|(_, traffic, _)| *traffic || !any);
+    let fresh = counted.clone().filter(|(s, _, fresh)| *fresh && *s == State::Tripped).count();
+    if fresh > 0 && 2 * fresh >= counted.count() {
         return State::Tripped;
     }
     if before == State::Serving {
@@ -127,6 +129,8 @@ mod tests {
         assert_eq!(of(&[tripped, well]), State::Tripped);
         assert_eq!(of(&[tripped, well, well]), State::Serving);
         assert_eq!(of(&[tripped, idle, idle]), State::Tripped);
+        assert_eq!(of(&[(State::Tripped, false, true), idle]), State::Tripped, "nobody has traffic");
+        assert_eq!(of(&[(State::Tripped, false, true), idle, idle]), State::Serving);
         assert_eq!(of(&[(State::Tripped, true, false), well]), State::Serving, "not within ten seconds");
     }
 

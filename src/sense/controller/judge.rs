@@ -112,8 +112,9 @@ impl Controller {
         if let Some(dead) = self.pools[p.at()].dead.clone() {
             let since = self.pools[p.at()].trouble().unwrap_or(dead.since);
             if alone(&self.others(now, p, since, now.since(since))) {
-                self.pools[p.at()].way.idle_trip = matches!(dead.cause, Cause::Probes { .. }) && !self.pools[p.at()].busy(now);
+                let idle = matches!(dead.cause, Cause::Probes { .. }) && !self.pools[p.at()].busy(now);
                 self.turn(now, p, Move::Trip, dead.cause, Actor::Evenkeel);
+                self.pools[p.at()].way.idle_trip = idle;
             }
             return;
         }

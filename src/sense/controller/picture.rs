@@ -11,7 +11,41 @@ const LEANS: (f64, f64) = (2.0, 4.0);
 /// Pools that died within this time died together, when nothing else is open.
 const TOGETHER: Duration = Duration::from_secs(2);
 
+/// What of a pool's belief shows in the picture, besides what moves with rates.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Gist {
+    state: State,
+    suspect: bool,
+    dead: bool,
+    drained: bool,
+    pinned: bool,
+    epoch: u32,
+    limit: u32,
+    edge_suspect: bool,
+}
+
 impl Controller {
+    /// Look whether anything changed since the last look that the picture must show at once.
+    pub(super) fn sketch(&mut self, now: Moment) -> bool {
+        let edge_suspect = self.edge_suspect(now);
+        let gist = |(p, tp): (&Pool, &crate::model::topology::Pool)| Gist {
+            state: p.way.state,
+            suspect: p.suspect(),
+            dead: p.dead.is_some(),
+            drained: self.drained(now, tp.region),
+            pinned: p.way.pinned,
+            epoch: p.epoch,
+            limit: p.limit.get(),
+            edge_suspect,
+        };
+        let gists = || self.pools.iter().zip(&self.config.topology.pools).map(gist);
+        if gists().eq(self.gists.iter().copied()) {
+            return false;
+        }
+        self.gists = gists().collect();
+        true
+    }
+
     /// Make the picture anew, and keep it where it differs.
     pub(super) fn paint(&mut self, now: Moment) {
         let config = self.config.clone();

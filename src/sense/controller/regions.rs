@@ -13,15 +13,12 @@ impl Controller {
 
     /// Unrelated regions in trouble together, and nobody heard since.
     pub(super) fn common_fault(&mut self, now: Moment, t: &Topology) {
-        let mut bad: Vec<(RegionIx, Moment)> = Vec::new();
-        for (p, tp) in self.pools.iter().zip(&t.pools) {
-            if let Some(since) = p.trouble().filter(|_| p.way.state != State::Tripped && p.stage.max(Stage::Calm) >= Stage::Calm) {
-                bad.push((tp.region, since));
-            }
-        }
+        let accused = |p: &Pool| matches!(p.verdict, Some(Verdict::Bad(..)));
+        let trouble = |p: &Pool| p.trouble().or(accused(p).then_some(now)).filter(|_| p.way.state != State::Tripped);
+        let bad: Vec<(RegionIx, Moment)> = self.pools.iter().zip(&t.pools).filter_map(|(p, tp)| Some((tp.region, trouble(p)?))).collect();
         let unrelated = bad.iter().any(|(a, _)| bad.iter().any(|(b, _)| !t.related(*a, *b)));
         let onset = bad.iter().map(|(_, s)| *s).min().unwrap_or(now);
-        let well = |p: &Pool| !p.suspect() && (p.last_ok > onset || p.probes_since(onset) == Some(true));
+        let well = |p: &Pool| !p.suspect() && !accused(p) && (p.last_ok > onset || p.probes_since(onset) == Some(true));
         let now_common = unrelated && !self.pools.iter().any(well);
         match (self.common, now_common) {
             (None, true) => self.common = Some((now, false)),

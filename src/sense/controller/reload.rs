@@ -64,7 +64,7 @@ impl Controller {
         };
         self.tables = is.tables.iter().map(|t| rate(&self.tables, same_table(t))).collect();
         self.belied = vec![Moment::ZERO; is.services.len()];
-        self.purse = Purse::empty(is);
+        self.purse = Purse::follow(was, is);
         self.orders.clear();
         (self.loaded_at, self.last_error) = (now, None);
         for (name, drained) in is.regions.iter().filter_map(|r| {

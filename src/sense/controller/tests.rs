@@ -379,7 +379,7 @@ fn whatever_happens_the_picture_is_sound() {
     for seed in 0..20 {
         let mut w = World::new(&[("east", 1, 60), ("west", 1, 40), ("eu", 2, 10)], &[5, 33, 83], seed);
         let mut dice = Dice::new(seed);
-        let mut states = vec![State::Serving; 3];
+        let mut states = [State::Serving; 3];
         let mut moves = 0;
         while w.now < 120_000 {
             let region = dice.below(3) as usize;
