@@ -193,10 +193,12 @@ impl Pool {
     pub fn in_use(&self, now: Moment) -> u32 {
         self.endpoints.iter().filter(|e| !e.out(now)).count() as u32
     }
-    /// Whether every endpoint is out, and on hard evidence, or connections fail everywhere right now.
+    /// Whether every endpoint is out, and on hard evidence, or connections fail everywhere right now. Endpoints that
+    /// take connections and then break off or hang are sick, not gone: where nothing is better they are still asked.
     pub fn unreachable(&self, now: Moment) -> bool {
-        let all_out = !self.endpoints.is_empty() && self.endpoints.iter().all(|e| e.out_hard(now));
         let c = self.window.last(now, RECENT);
+        let gone = c.connect > 0 || self.endpoints.iter().any(|e| e.probe_down);
+        let all_out = gone && !self.endpoints.is_empty() && self.endpoints.iter().all(|e| e.out_hard(now));
         let refused = c.connect >= REFUSED && c.connect == c.judged();
         all_out || refused && c.failed_on.count_ones() >= self.in_use(now).min(64)
     }

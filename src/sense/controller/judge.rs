@@ -78,7 +78,7 @@ impl Controller {
             pool.silent_cause(now)
         } else if pool.unreachable(now) {
             Cause::Unreachable { endpoints: pool.endpoints.len() as u32 }
-        } else if !pool.endpoints.is_empty() && pool.endpoints.iter().all(|e| e.out(now)) {
+        } else if pool.endpoints.iter().any(|e| e.probe_down) && pool.endpoints.iter().all(|e| e.out(now)) {
             let last = pool.endpoints.iter().find_map(|e| e.last.as_ref()).map_or_else(String::new, |(_, v)| say(v));
             let n = pool.endpoints.len() as u32;
             Cause::Probes { down: n, endpoints: n, last }
