@@ -15,7 +15,7 @@ mod regions;
 mod reload;
 mod status;
 
-use super::common_mode::{Contrast, Other, alone, contrast};
+use super::common_mode::{Contrast, Evidence, Other, alone, contrast};
 use super::detector::Verdict;
 use super::endpoints::{EndpointOrder, FRESH};
 use super::grants::{Grants, Purse};
@@ -83,6 +83,8 @@ pub struct Controller {
     frozen: bool,
     /// A common fault since, and whether it was announced.
     common: Option<(Moment, bool)>,
+    /// When the last common fault that was announced ended.
+    common_over: Moment,
     stalled_until: Moment,
     last_tick: Moment,
     last_full: Moment,
@@ -124,6 +126,7 @@ impl Controller {
             purse,
             frozen: false,
             common: None,
+            common_over: Moment::ZERO,
             stalled_until: Moment::ZERO,
             last_tick: now,
             last_full: now,

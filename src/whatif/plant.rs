@@ -54,6 +54,17 @@ pub struct Job {
     pub request: u32,
 }
 
+/// What came of a worker's work.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Finished {
+    /// It was done to the end (the process did not die before).
+    pub served: bool,
+    /// The answer gets out.
+    pub heard: bool,
+    /// What the worker does next, and until when.
+    pub next: Option<(Job, Moment)>,
+}
+
 /// How a server fares, all its faults taken together.
 #[derive(Clone, Debug, PartialEq)]
 struct Condition {
@@ -236,13 +247,12 @@ impl Plant {
         Reception::Started(s.start(job, work, now))
     }
 
-    /// A worker should be done. `Err`: it is not before then. Otherwise whether the answer gets out, and the next job with its end.
-    #[allow(clippy::type_complexity)]
-    pub fn done(&mut self, e: EndpointIx, job: Job, now: Moment, dice: &mut Dice) -> Result<(bool, Option<(Job, Moment)>), Moment> {
+    /// A worker should be done. `Err`: it stands still, and is not done before then.
+    pub fn done(&mut self, e: EndpointIx, job: Job, now: Moment, dice: &mut Dice) -> Result<Finished, Moment> {
         let work = self.work(e, dice);
         let workers = self.workers(e);
         let s = &mut self.servers[e.at()];
-        let Some(at) = s.serving.iter().position(|t| *t == job.ticket) else { return Ok((false, None)) };
+        let Some(at) = s.serving.iter().position(|t| *t == job.ticket) else { return Ok(Finished::default()) };
         if s.condition.paused_until > now {
             return Err(s.condition.paused_until);
         }
@@ -252,7 +262,7 @@ impl Plant {
         let next = (s.busy < workers).then(|| s.queue.pop_front()).flatten();
         let next = next.map(|j| (j, s.start(j, work, now)));
         let c = &s.condition;
-        Ok((!(c.dead || c.black || c.mute), next))
+        Ok(Finished { served: true, heard: !(c.dead || c.black || c.mute), next })
     }
 
     /// A probe is sent: what it finds, and after what time.

@@ -5,7 +5,7 @@
 //! stalled its events wait and are handled late, in order, as a process that got no CPU would.
 
 use super::board::{self, Board};
-use super::plant::{Contact, Job, Plant, Reception};
+use super::plant::{Contact, Finished, Job, Plant, Reception};
 use super::script::{Fault, Script, What};
 use super::trace::{Fate, Note, Trace};
 use crate::model::dice::Dice;
@@ -309,12 +309,12 @@ impl<'s> World<'s> {
     fn served(&mut self, endpoint: EndpointIx, job: Job) {
         match self.plant.done(endpoint, job, self.now, &mut self.dice) {
             Err(later) => self.push(later, Next::Served { endpoint, job }),
-            Ok((out, next)) => {
-                if job.write && out {
+            Ok(Finished { served, heard, next }) => {
+                if job.write && served {
                     let pool = self.config.topology.endpoints[endpoint.at()].pool;
                     self.trace.note(self.now, Note::Applied { request: job.request, pool });
                 }
-                if out {
+                if heard {
                     let back = self.plant.wire(endpoint);
                     self.push(self.now + back, Next::Answer { ticket: job.ticket, status: 200 });
                 }
@@ -407,7 +407,14 @@ impl<'s> World<'s> {
                     let version = r.version;
                     return self.push(until, Next::Wake { request, version });
                 }
-                Step::GiveUp(why) => return self.finish(request, Fate::Degraded(why), None),
+                Step::GiveUp(why) => {
+                    // What had more time than it normally needs has failed; the rest was merely cut short.
+                    for ticket in r.flying.clone() {
+                        let overdue = self.now >= self.flying[&ticket].plan.overdue_at;
+                        self.land(ticket, if overdue { Outcome::Timeout } else { Outcome::Cancelled });
+                    }
+                    return self.finish(request, Fate::Degraded(why), None);
+                }
             }
         }
         panic!("request {request} takes {STEPS} steps at one moment");
@@ -489,16 +496,10 @@ impl<'s> World<'s> {
 
     fn failed(&mut self, ticket: u64, outcome: Outcome, sent: Sent) {
         let Some(f) = self.flying.get(&ticket) else { return };
-        let (request, id, pool) = (f.request, f.plan.id, f.plan.pool);
+        let (request, id) = (f.request, f.plan.id);
         self.land(ticket, outcome);
-        let t = &self.config.topology;
         let r = self.requests.get_mut(&request).expect("an attempt ends before its request");
         r.attempt.ended(id, outcome, sent, self.now);
-        if outcome.is_failure() {
-            let region = t.pools[pool.at()].region;
-            r.failed.iter().filter(|p| t.pools[p.at()].region != region).for_each(|p| self.board.confirmed(*p));
-            r.failed.push(pool);
-        }
         self.drive(request);
     }
 
@@ -507,11 +508,13 @@ impl<'s> World<'s> {
         let f = self.flying.remove(&ticket).expect("it flies");
         let (pool, endpoint, id, request) = (f.plan.pool, f.plan.endpoint, f.plan.id, f.request);
         self.trace.note(self.now, Note::Ended { request, id, pool, outcome });
-        self.requests.get_mut(&request).expect("an attempt ends before its request").flying.retain(|t| *t != ticket);
+        let r = self.requests.get_mut(&request).expect("an attempt ends before its request");
+        r.flying.retain(|t| *t != ticket);
         let (failures, hard) = self.board.end(f.flight, self.now, outcome);
         if !outcome.is_failure() {
             return;
         }
+        r.failed.push(pool);
         let t = &self.config.topology;
         let (p, ejections) = (&t.pools[pool.at()], self.board.ejections(endpoint));
         let failover = &t.services[p.service.at()].failover;
@@ -531,10 +534,15 @@ impl<'s> World<'s> {
             self.drop_flight(ticket);
         }
         let r = self.requests.remove(&request).expect("it is there");
-        if fate.good() {
-            let t = &self.config.topology;
-            let region = from.map(|p| t.pools[p.at()].region);
-            r.failed.iter().filter(|p| Some(t.pools[p.at()].region) != region).for_each(|p| self.board.contradicted(*p));
+        // Whether the pools or the request were at fault.
+        let region = |p: &PoolIx| self.config.topology.pools[p.at()].region;
+        let good = from.filter(|_| fate.good()).map(|p| region(&p));
+        for p in &r.failed {
+            match good {
+                Some(good) if good != region(p) => self.board.contradicted(*p),
+                None if r.failed.iter().any(|q| region(q) != region(p)) => self.board.confirmed(*p),
+                _ => {}
+            }
         }
         let took = self.now.since(r.started);
         self.trace.note(self.now, Note::Done { request, route: r.route, fate, took });

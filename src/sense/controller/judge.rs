@@ -111,8 +111,14 @@ impl Controller {
         }
         if let Some(dead) = self.pools[p.at()].dead.clone() {
             let since = self.pools[p.at()].trouble().unwrap_or(dead.since);
-            if alone(&self.others(now, p, since, now.since(since))) {
-                let idle = matches!(dead.cause, Cause::Probes { .. }) && !self.pools[p.at()].busy(now);
+            let others = self.others(now, p, since, now.since(since));
+            let probed = matches!(dead.cause, Cause::Probes { .. });
+            // Answers that are wrong, not missing, are weighed as answers: everybody's may be.
+            let mine = self.pools[p.at()].recent(now, self.service_of(p).failover.window);
+            let wrong = probed && mine.failed() > 0 && !self.pools[p.at()].endpoints.iter().any(|e| e.out_hard(now));
+            let theirs = if wrong { contrast(&mine, Evidence::Wrong, Some(false), &others) == Contrast::Better } else { alone(&others) };
+            if theirs && !self.everybody_was(now, p, dead.since) {
+                let idle = probed && !self.pools[p.at()].busy(now);
                 self.turn(now, p, Move::Trip, dead.cause, Actor::Evenkeel);
                 self.pools[p.at()].way.idle_trip = idle;
             }
@@ -132,11 +138,33 @@ impl Controller {
         }
     }
 
+    /// Whether a pool died in a common fault that ended just now. Whoever is heard first afterwards proves nothing against
+    /// the others until they had time to be heard as well: tripped, they would leave the first one all the load.
+    fn everybody_was(&self, now: Moment, p: PoolIx, since: Moment) -> bool {
+        let grace = self.service_of(p).health.as_ref().map_or(EXPERIMENT, |h| h.interval * h.rise + h.timeout);
+        let told = self.common.is_some_and(|(_, told)| told);
+        told || since < self.common_over && now < self.common_over + grace
+    }
+
     fn accuse(&mut self, now: Moment, p: PoolIx, cause: Cause, counts: &Counts, span: Duration) {
-        let hard = counts.hard() * 2 > counts.failed() || matches!(cause, Cause::Timeouts { .. });
+        let evidence = match cause {
+            Cause::Timeouts { .. } => Evidence::Hangs,
+            _ if counts.hard() * 2 > counts.failed() => Evidence::Gone,
+            _ => Evidence::Wrong,
+        };
         let others = self.others(now, p, now - span, span);
         let probes = self.pools[p.at()].probes(self.service_of(p));
-        let verdict = contrast(counts, hard, probes, &others);
+        let mut verdict = contrast(counts, evidence, probes, &others);
+        // The shortest stretch that accuses it may be too short to tell it from the others by.
+        let window = self.service_of(p).failover.window;
+        let mut span = span;
+        while evidence == Evidence::Wrong && verdict == Contrast::Unknown && span < window {
+            span = (span * 2).min(window);
+            if contrast(&self.pools[p.at()].recent(now, span), evidence, probes, &self.others(now, p, now - span, span)) == Contrast::Better
+            {
+                verdict = Contrast::Better;
+            }
+        }
         let pool = &mut self.pools[p.at()];
         let over = pool.doubt.as_ref().and_then(|d| d.until).is_some_and(|until| now >= until);
         match verdict {

@@ -33,6 +33,7 @@ impl Controller {
             (Some((_, told)), false) => {
                 self.common = None;
                 if told {
+                    self.common_over = now;
                     self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: false, cause: Cause::Heard });
                 }
             }
