@@ -106,7 +106,7 @@ impl Controller {
     /// Weigh what a pool's deciders say against how the others do, and trip it, doubt it, or hold.
     pub(super) fn weigh(&mut self, now: Moment, p: PoolIx) {
         let state = self.pools[p.at()].way.state;
-        if state == State::Tripped {
+        if state == State::Tripped || self.common_lately(now, p) {
             return;
         }
         if let Some(dead) = self.pools[p.at()].dead.clone() {
@@ -117,7 +117,7 @@ impl Controller {
             let mine = self.pools[p.at()].recent(now, self.service_of(p).failover.window);
             let wrong = probed && mine.failed() > 0 && !self.pools[p.at()].endpoints.iter().any(|e| e.out_hard(now));
             let theirs = if wrong { contrast(&mine, Evidence::Wrong, Some(false), &others) == Contrast::Better } else { alone(&others) };
-            if theirs && !self.everybody_was(now, p, dead.since) {
+            if theirs {
                 let idle = probed && !self.pools[p.at()].busy(now);
                 self.turn(now, p, Move::Trip, dead.cause, Actor::Evenkeel);
                 self.pools[p.at()].way.idle_trip = idle;
@@ -138,12 +138,12 @@ impl Controller {
         }
     }
 
-    /// Whether a pool died in a common fault that ended just now. Whoever is heard first afterwards proves nothing against
-    /// the others until they had time to be heard as well: tripped, they would leave the first one all the load.
-    fn everybody_was(&self, now: Moment, p: PoolIx, since: Moment) -> bool {
+    /// Whether a common fault lasts, or ended just now. Whoever is heard first afterwards proves nothing against the others
+    /// until they had time to be heard as well, and what was sent before may fail for a while yet: tripped for that, they
+    /// would leave the first one all the load.
+    fn common_lately(&self, now: Moment, p: PoolIx) -> bool {
         let grace = self.service_of(p).health.as_ref().map_or(EXPERIMENT, |h| h.interval * h.rise + h.timeout);
-        let told = self.common.is_some_and(|(_, told)| told);
-        told || since < self.common_over && now < self.common_over + grace
+        self.common.is_some_and(|(_, told)| told) || self.common_over > Moment::ZERO && now < self.common_over + grace
     }
 
     fn accuse(&mut self, now: Moment, p: PoolIx, cause: Cause, counts: &Counts, span: Duration) {
