@@ -212,6 +212,7 @@ impl House {
             tokio::spawn(access::follow(records, access.clone()));
             tokio::spawn(reload::renew_certificates(edge.listeners().clone()));
             while signals.next().await == Asked::Reload {
+                access.reopen();
                 // Refusals are on record through the controller's event.
                 let _ = reloads.ask().await;
             }

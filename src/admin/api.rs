@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::server::Peer;
 use super::stranded::stranded;
 use super::wire::{self, ConfigDocument, Done, DrainRequest, ExplainRequest, FreezeRequest, Status, TripRequest};
-use super::{Context, events, metrics};
+use super::{Context, events, incidents, metrics};
 use crate::config::value::Span;
 use crate::model::event::Actor;
 use crate::model::id::{PoolIx, RegionIx, RegionSet};
@@ -100,6 +100,8 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
         ("get", "/v1/status", get(status)),
         ("get", "/v1/config", get(config)),
         ("get", "/v1/events", get(follow)),
+        ("get", "/v1/incidents", get(incidents::list)),
+        ("get", "/v1/incidents/{id}", get(incidents::one)),
         ("post", "/v1/reload", post(reload)),
         ("post", "/v1/explain", post(explain_request)),
         ("post", "/v1/regions/{name}/drain", post(drain)),

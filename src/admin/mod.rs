@@ -9,6 +9,7 @@
 //! | [`wire`] | JSON shapes, shared with the command line |
 //! | [`explain`] | one request's way, and why |
 //! | [`stranded`] | what a drain would leave without a region |
+//! | [`incidents`] | what the journal on disk makes of itself |
 //! | [`metrics`] | the page for Prometheus |
 //! | [`events`] | the event stream |
 //! | [`problem`] | errors as problem documents |
@@ -22,6 +23,7 @@ pub mod dashboard;
 pub mod events;
 pub mod explain;
 pub mod gate;
+pub mod incidents;
 pub mod metrics;
 pub mod problem;
 pub mod server;

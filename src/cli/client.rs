@@ -60,6 +60,15 @@ impl Admin {
         Ok(Verdict::Good)
     }
 
+    /// Reads a page.
+    pub fn text(&self, path: &str) -> Result<String, Failure> {
+        let (status, answer) = self.exchange(Method::GET, path, Vec::new())?;
+        if status.is_success() {
+            return Ok(String::from_utf8_lossy(&answer).into_owned());
+        }
+        Err(failure(status, self.problem(status, &answer)?))
+    }
+
     /// One request. Conflicts and files with problems are answers; whatever else is no success could not run.
     pub fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Reply<T>, Failure> {
         let body = if method == Method::GET { Vec::new() } else { serde_json::to_vec(body).map_err(|e| Failure::new(e, ""))? };
@@ -70,15 +79,15 @@ impl Admin {
             };
             return serde_json::from_slice(&answer).map(Reply::Good).map_err(strange);
         }
-        let problem: Problem = serde_json::from_slice(&answer)
-            .map_err(|_| Failure::new(format!("{} answers {status}", self.url), "is it an Evenkeel? see --admin"))?;
+        let problem = self.problem(status, &answer)?;
         match status {
             StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => Ok(Reply::Refused(problem)),
-            StatusCode::UNAUTHORIZED => {
-                Err(Failure::new("the admin API wants a token, or another one", format!("--token-file FILE; {}", problem.detail)))
-            }
-            _ => Err(Failure::new(problem.detail, "")),
+            _ => Err(failure(status, problem)),
         }
+    }
+
+    fn problem(&self, status: StatusCode, answer: &[u8]) -> Result<Problem, Failure> {
+        serde_json::from_slice(answer).map_err(|_| Failure::new(format!("{} answers {status}", self.url), "is it an Evenkeel? see --admin"))
     }
 
     fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), Failure> {
@@ -131,6 +140,15 @@ impl Admin {
             )),
             _ => Err(wrong()),
         }
+    }
+}
+
+fn failure(status: StatusCode, problem: Problem) -> Failure {
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            Failure::new("the admin API wants a token, or another one", format!("--token-file FILE; {}", problem.detail))
+        }
+        _ => Failure::new(problem.detail, ""),
     }
 }
 

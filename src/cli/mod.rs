@@ -16,6 +16,7 @@ mod client;
 mod demo;
 mod drain;
 mod freeze;
+mod incidents;
 mod reset;
 mod run;
 mod schema;
@@ -58,6 +59,8 @@ enum Command {
     Reset(reset::Args),
     /// Hold all states as they are, or let them go.
     Freeze(freeze::Args),
+    /// What broke, how fast it was seen, when all was well again; from the journal.
+    Incidents(incidents::Args),
     /// The JSON Schema (2020-12) of the config file, for editors.
     Schema(schema::Args),
 }
@@ -74,6 +77,7 @@ impl Command {
             Self::Trip(args) => trip::run(args),
             Self::Reset(args) => reset::run(args),
             Self::Freeze(args) => freeze::run(args),
+            Self::Incidents(args) => incidents::run(args),
             Self::Schema(args) => schema::run(args),
         }
     }

@@ -1,0 +1,315 @@
+//! From events to incidents.
+//!
+//! **An incident** begins when a pool trips (or when states are held in common mode) and ends when every pool that
+//! tripped is serving again and states are not held. What trips within [`APART`] of an end is the same incident: regions that
+//! flap, services that follow one another. What led up to it ([`PRELUDE`] before the first trip: suspicions, endpoints
+//! going out) and what people did meanwhile belong to it. A pool that an operator or a drill took out makes no incident.
+//!
+//! | time | from | to |
+//! |---|---|---|
+//! | detect | onset: the first evidence, minus the silence it tells of | the first suspicion, ejection or trip |
+//! | shift | onset | the first trip: the picture without the pool is out within that tick |
+//! | restore | the first trip | every pool serving |
+//!
+//! **Onset** is what the edge itself could see: the last sign of life before the silence that tripped a pool. Where answers
+//! failed rather than stayed away, it is the first suspicion, ejection or trip, and the truth lies up to a window earlier.
+//!
+//! What it does not know: how many requests were harmed. That is in the metrics, by route and outcome.
+
+use super::when::At;
+use crate::model::event::{Actor, Cause, Event, EventKind};
+use crate::model::time::Duration;
+use crate::model::view::State;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Trips this soon after the end belong to the same incident.
+const APART: Duration = Duration::from_secs(60);
+/// What happened so shortly before the first trip may have announced it.
+const PRELUDE: Duration = Duration::from_secs(30);
+/// A config or an order this shortly before the onset is a suspect.
+const LATELY: Duration = Duration::from_secs(600);
+
+/// One event with the wall clock.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// When.
+    pub at: At,
+    /// Events lost right before this one.
+    pub lost: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// One episode.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Incident {
+    /// Names it: the second of its first trip, Unix time.
+    pub id: String,
+    /// When the trouble began, as far as the edge could see.
+    pub onset: At,
+    /// The first suspicion, ejection or trip.
+    pub detected: At,
+    /// The first trip.
+    pub shifted: At,
+    /// Everything serving again; null: it goes on.
+    pub restored: Option<At>,
+    /// Onset to detected, ms.
+    pub detect_ms: u64,
+    /// Onset to shifted, ms.
+    pub shift_ms: u64,
+    /// Shifted to restored, ms.
+    pub restore_ms: Option<u64>,
+    /// The cause of the first trip: its name.
+    pub cause: String,
+    /// In words.
+    pub cause_text: String,
+    /// Every region concerned.
+    pub regions: Vec<String>,
+    /// Every pool that tripped.
+    pub pools: Vec<PoolCourse>,
+    /// What happened, in order.
+    pub timeline: Vec<Line>,
+    /// What people and files did shortly before and meanwhile.
+    pub actions: Vec<Line>,
+    /// What the record cannot answer.
+    pub questions: Vec<String>,
+}
+
+/// What became of one pool.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PoolCourse {
+    /// `service/region`.
+    pub pool: String,
+    /// Trips.
+    pub trips: u32,
+    /// Not serving or ramping, ms in all; up to now, where it goes on.
+    pub out_ms: u64,
+    /// The cause of its first trip.
+    pub cause: String,
+}
+
+/// One line of a timeline.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Line {
+    /// When.
+    pub at: At,
+    /// By whom.
+    pub by: String,
+    /// What.
+    pub what: String,
+}
+
+/// All incidents of one edge's events (in order), oldest first. `now` bounds those that go on.
+pub fn incidents(entries: impl IntoIterator<Item = Entry>, now: At) -> Vec<Incident> {
+    let mut reader = Reader::default();
+    for entry in entries {
+        reader.read(entry);
+    }
+    reader.close(now);
+    reader.done
+}
+
+#[derive(Default)]
+struct Reader {
+    done: Vec<Incident>,
+    open: Option<Open>,
+    /// The last ten minutes.
+    recent: Vec<Entry>,
+}
+
+struct Open {
+    entries: Vec<Entry>,
+    before: Vec<Entry>,
+    first_trip: At,
+    pools: BTreeMap<String, Course>,
+    held: bool,
+    /// Everything was well again then.
+    well: Option<At>,
+}
+
+#[derive(Default)]
+struct Course {
+    trips: u32,
+    out: Duration,
+    out_since: Option<At>,
+    serving: bool,
+    cause: Option<Cause>,
+}
+
+impl Reader {
+    fn read(&mut self, entry: Entry) {
+        if self.open.as_ref().is_some_and(|o| o.well.is_some_and(|w| entry.at.since(w) > APART)) {
+            self.close(entry.at);
+        }
+        self.recent.retain(|e| entry.at.since(e.at) <= LATELY);
+        self.recent.push(entry.clone());
+        if self.open.is_none() && begins(&entry.event) {
+            let (before, entries): (Vec<_>, Vec<_>) = self
+                .recent
+                .iter()
+                .cloned()
+                .partition(|e| entry.at.since(e.at) > PRELUDE || matches!(e.event.kind, EventKind::Started { .. }));
+            let mut open = Open { entries: Vec::new(), before, first_trip: entry.at, pools: BTreeMap::new(), held: false, well: None };
+            entries.into_iter().for_each(|e| open.take(e));
+            self.open = Some(open);
+        } else if let Some(open) = &mut self.open {
+            open.take(entry);
+        }
+    }
+    fn close(&mut self, now: At) {
+        self.done.extend(self.open.take().map(|o| o.report(now)));
+    }
+}
+
+/// Whether the edge took something out of its own accord.
+fn begins(e: &Event) -> bool {
+    match &e.kind {
+        EventKind::Pool { to: State::Tripped, cause, .. } => !ordered(&e.by, cause),
+        EventKind::EdgeSuspect { on, .. } => *on,
+        _ => false,
+    }
+}
+
+fn ordered(by: &Actor, cause: &Cause) -> bool {
+    *by != Actor::Evenkeel || matches!(cause, Cause::Operator { .. })
+}
+
+impl Open {
+    fn take(&mut self, entry: Entry) {
+        let at = entry.at;
+        match &entry.event.kind {
+            EventKind::Pool { service, region, to, cause, .. } => {
+                let pool = self.pools.entry(format!("{service}/{region}")).or_default();
+                let out = matches!(to, State::Tripped | State::Trial);
+                if *to == State::Tripped {
+                    pool.trips += 1;
+                    pool.cause.get_or_insert_with(|| cause.clone());
+                }
+                match (out, pool.out_since) {
+                    (true, None) => pool.out_since = Some(at),
+                    (false, Some(since)) => {
+                        pool.out += at.since(since);
+                        pool.out_since = None;
+                    }
+                    _ => {}
+                }
+                pool.serving = *to == State::Serving;
+            }
+            EventKind::EdgeSuspect { on, .. } => self.held = *on,
+            // A new process knows nothing of the old one's states.
+            EventKind::Started { .. } => {
+                self.held = false;
+                self.pools.values_mut().for_each(|p| {
+                    p.out += p.out_since.take().map_or(Duration::ZERO, |since| at.since(since));
+                    p.serving = true;
+                });
+            }
+            _ => {}
+        }
+        let well = !self.held && self.pools.values().all(|p| p.serving || p.trips == 0);
+        self.well = if well { self.well.or(Some(at)) } else { None };
+        self.entries.push(entry);
+    }
+
+    fn report(self, now: At) -> Incident {
+        // What comes after the end is no part of it any more.
+        let end = self.well.unwrap_or(now);
+        let entries: Vec<&Entry> = self.entries.iter().filter(|e| e.at <= end).collect();
+        let evidence = || entries.iter().filter_map(|e| Some((e.at, sign(&e.event)?)));
+        let onset = evidence().map(|(at, quiet)| at.before(quiet)).min().unwrap_or(self.first_trip);
+        let detected = evidence().map(|(at, _)| at).min().unwrap_or(self.first_trip);
+        let cause = entries.iter().filter(|e| begins(&e.event)).find_map(|e| match &e.event.kind {
+            EventKind::Pool { cause, .. } | EventKind::EdgeSuspect { cause, .. } => Some(cause),
+            _ => None,
+        });
+        let regions: BTreeSet<&str> =
+            self.pools.iter().filter(|(_, c)| c.trips > 0).filter_map(|(p, _)| Some(p.split_once('/')?.1)).collect();
+        let actions = self.before.iter().chain(entries.iter().copied()).filter(|e| done_by_people(&e.event));
+        Incident {
+            id: (self.first_trip.0 / 1_000_000).to_string(),
+            onset,
+            detected,
+            shifted: self.first_trip,
+            restored: self.well,
+            detect_ms: ms(detected.since(onset)),
+            shift_ms: ms(self.first_trip.since(onset)),
+            restore_ms: self.well.map(|w| ms(w.since(self.first_trip))),
+            cause: cause.map_or("unknown", Cause::name).into(),
+            cause_text: cause.map_or("unknown".into(), ToString::to_string),
+            regions: regions.into_iter().map(Into::into).collect(),
+            pools: self.pools.iter().filter(|(_, c)| c.trips > 0).map(|(p, c)| c.report(p, end)).collect(),
+            actions: actions.map(line).collect(),
+            questions: self.questions(&entries, onset),
+            timeline: entries.iter().map(|e| line(e)).collect(),
+        }
+    }
+
+    fn questions(&self, entries: &[&Entry], onset: At) -> Vec<String> {
+        let mut asked = Vec::new();
+        if self.well.is_none() {
+            asked.push("It goes on: these figures are not final.".into());
+        }
+        let lost: u64 = entries.iter().map(|e| e.lost).sum();
+        if lost > 0 {
+            asked.push(format!("{lost} events were lost (the journal's disk did not keep up): the timeline has gaps."));
+        }
+        for e in self.before.iter().chain(entries.iter().copied()).filter(|e| e.at <= onset) {
+            if let EventKind::ConfigApplied { generation, .. } = &e.event.kind {
+                let ago = onset.since(e.at).as_secs();
+                asked.push(format!("Config {generation} was applied {ago} s before the onset: did it cause this?"));
+            }
+        }
+        if entries.iter().any(|e| matches!(e.event.kind, EventKind::Started { .. })) {
+            asked.push("The proxy started anew in between: what made it, and what did requests see meanwhile?".into());
+        }
+        if entries.iter().any(|e| matches!(e.event.kind, EventKind::EdgeSuspect { on: true, .. })) {
+            asked.push("Unrelated regions went bad together, or this process was stalled: what do they share?".into());
+        }
+        for (pool, course) in &self.pools {
+            if course.trips > 1 {
+                asked.push(format!("{pool} tripped {} times: what made it come back too early?", course.trips));
+            }
+        }
+        asked
+    }
+}
+
+impl Course {
+    fn report(&self, pool: &str, end: At) -> PoolCourse {
+        let out = self.out + self.out_since.map_or(Duration::ZERO, |since| end.since(since));
+        let cause = self.cause.as_ref().map_or(String::new(), ToString::to_string);
+        PoolCourse { pool: pool.into(), trips: self.trips, out_ms: ms(out), cause }
+    }
+}
+
+/// Evidence against something, and how long it had been silent by then.
+fn sign(e: &Event) -> Option<Duration> {
+    let cause = match &e.kind {
+        EventKind::Pool { to: State::Tripped, cause, .. } if !ordered(&e.by, cause) => cause,
+        EventKind::Suspect { on: true, cause, .. }
+        | EventKind::Endpoint { up: false, cause, .. }
+        | EventKind::EdgeSuspect { on: true, cause } => cause,
+        _ => return None,
+    };
+    Some(match cause {
+        Cause::Silence { quiet_ms, .. } => Duration::from_millis(*quiet_ms),
+        _ => Duration::ZERO,
+    })
+}
+
+fn done_by_people(e: &Event) -> bool {
+    match &e.kind {
+        EventKind::ConfigApplied { .. } | EventKind::ConfigRejected { .. } | EventKind::Drain { .. } | EventKind::Freeze { .. } => true,
+        EventKind::Pool { cause, .. } => ordered(&e.by, cause),
+        _ => false,
+    }
+}
+
+fn ms(d: Duration) -> u64 {
+    d.as_millis() as u64
+}
+
+fn line(e: &Entry) -> Line {
+    Line { at: e.at, by: e.event.by.to_string(), what: super::tell::event(&e.event.kind) }
+}
