@@ -197,11 +197,11 @@ mod tests {
 edge-1  config 3 of /etc/evenkeel.yaml, applied 1h 0m ago, mode active
 states are held: unrelated regions went bad together, or this process was stalled
 
-REGION  STATE    SINCE   DRAINED                                        CAUSE
-east    tripped  1m 30s  by operator ann: power works, 1h 30m left      pools: 1 of 1 pools with traffic tripped
+REGION  STATE    SINCE   DRAINED                                    CAUSE
+east    tripped  1m 30s  by operator ann: power works, 1h 30m left  pools: 1 of 1 pools with traffic tripped
 west    serving  1m 30s  no
 
-POOL             STATE             SHARE              INFLIGHT  RATE     UP   SINCE   CAUSE
+POOL             STATE             SHARE              INFLIGHT  RATE     UP   SINCE     CAUSE
 api/east         tripped           ░░░░░░░░░░   0.0%  3/20      812.3/s  2/2  2h 30m
 api/west         serving, suspect  ██████████  99.6%  3/20      812.3/s  1/2  2h 30m
   10.0.0.2:8080  out                                                          20s left  streak: 5 failures in a row
