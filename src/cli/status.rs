@@ -2,11 +2,13 @@
 
 use super::client::Admin;
 use super::style::Style;
-use super::{Outcome, Verdict, say};
+use super::{Failure, Outcome, Verdict, say};
 use crate::admin::wire::{EndpointStatus, PoolStatus, RegionStatus, Status, When};
 use crate::model::view::State;
 use jiff::Timestamp;
 use std::fmt::Write;
+use std::io::IsTerminal;
+use std::time::Duration;
 
 /// What `status` takes.
 #[derive(clap::Args)]
@@ -14,6 +16,9 @@ pub struct Args {
     /// The answer of GET /v1/status as it is.
     #[arg(long)]
     json: bool,
+    /// Again every second, until interrupted.
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
     #[command(flatten)]
     admin: Admin,
 }
@@ -23,12 +28,31 @@ pub fn run(args: Args) -> Outcome {
     if args.json {
         let document: serde_json::Value = args.admin.get("/v1/status")?;
         say(format_args!("{document:#}"))?;
+    } else if args.watch {
+        watch(&args.admin)?;
     } else {
-        say(table(&args.admin.status()?, crate::clock::wall_now(), Style::of(&std::io::stdout())).trim_end())?;
+        say(page(&args.admin)?)?;
     }
     Ok(Verdict::Good)
 }
 
+fn page(admin: &Admin) -> Result<String, Failure> {
+    Ok(table(&admin.status()?, crate::clock::wall_now(), Style::of(&std::io::stdout())).trim_end().into())
+}
+
+/// Until interrupted, or until whoever reads has gone. A proxy that does not answer may come back.
+fn watch(admin: &Admin) -> Result<(), Failure> {
+    let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    loop {
+        let page = page(admin).unwrap_or_else(|failure| failure.what);
+        say(format_args!("{clear}{page}\n"))?;
+        runtime.block_on(async { tokio::time::sleep(EVERY).await });
+    }
+}
+
+/// How often `--watch` looks.
+const EVERY: Duration = Duration::from_secs(1);
 /// Cells of the bar that shows a share.
 const BAR: usize = 10;
 

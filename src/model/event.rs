@@ -163,6 +163,32 @@ impl EventKind {
     }
 }
 
+impl fmt::Display for EventKind {
+    /// As a line of a log or a timeline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { version } => write!(f, "started, version {version}"),
+            Self::Stopping => f.write_str("stopping"),
+            Self::Pool { service, region, from, to, cause } => write!(f, "pool {service}/{region} {to}, was {from}: {cause}"),
+            Self::Region { region, from, to, cause } => write!(f, "region {region} {to}, was {from}: {cause}"),
+            Self::Suspect { service, region, on, cause } => {
+                write!(f, "pool {service}/{region} {}: {cause}", if *on { "suspect" } else { "no longer suspect" })
+            }
+            Self::Endpoint { service, region, endpoint, up, cause } => {
+                write!(f, "endpoint {endpoint} of {service}/{region} {}: {cause}", if *up { "back" } else { "out" })
+            }
+            Self::Drain { region, on: true, reason, .. } => write!(f, "region {region} drained: {reason}"),
+            Self::Drain { region, on: false, .. } => write!(f, "region {region} no longer drained"),
+            Self::Freeze { on } => f.write_str(if *on { "states frozen" } else { "states no longer frozen" }),
+            Self::EdgeSuspect { on: true, cause } => write!(f, "states are held: {cause}"),
+            Self::EdgeSuspect { on: false, .. } => f.write_str("states are no longer held"),
+            Self::ConfigApplied { generation, changes } if changes.is_empty() => write!(f, "config {generation} applied"),
+            Self::ConfigApplied { generation, changes } => write!(f, "config {generation} applied: {}", changes.join("; ")),
+            Self::ConfigRejected { problems } => write!(f, "config refused, the old one stays: {}", problems.join("; ")),
+        }
+    }
+}
+
 /// Why: a name that machines can count, and figures that people can check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "cause")]

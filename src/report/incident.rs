@@ -311,5 +311,5 @@ fn ms(d: Duration) -> u64 {
 }
 
 fn line(e: &Entry) -> Line {
-    Line { at: e.at, by: e.event.by.to_string(), what: super::tell::event(&e.event.kind) }
+    Line { at: e.at, by: e.event.by.to_string(), what: e.event.kind.to_string() }
 }

@@ -1,30 +1,7 @@
-//! Events and incidents in words.
+//! Incidents in words.
 
 use super::incident::{Incident, Line};
-use crate::model::event::EventKind;
 use std::fmt::Write;
-
-/// What happened, as a line of a timeline.
-pub fn event(kind: &EventKind) -> String {
-    match kind {
-        EventKind::Started { version } => format!("started, version {version}"),
-        EventKind::Stopping => "stopping".into(),
-        EventKind::Pool { service, region, from, to, cause } => format!("pool {service}/{region}: {from} to {to}: {cause}"),
-        EventKind::Region { region, from, to, cause } => format!("region {region}: {from} to {to}: {cause}"),
-        EventKind::Suspect { service, region, on: true, cause } => format!("pool {service}/{region} suspect: {cause}"),
-        EventKind::Suspect { service, region, on: false, cause } => format!("pool {service}/{region} no longer suspect: {cause}"),
-        EventKind::Endpoint { service, region, endpoint, up, cause } => {
-            format!("endpoint {endpoint} of {service}/{region} {}: {cause}", if *up { "back" } else { "out" })
-        }
-        EventKind::Drain { region, on: true, reason, .. } => format!("region {region} drained: {reason}"),
-        EventKind::Drain { region, on: false, .. } => format!("region {region} no longer drained"),
-        EventKind::Freeze { on } => if *on { "states frozen" } else { "states no longer frozen" }.into(),
-        EventKind::EdgeSuspect { on: true, cause } => format!("states are held: {cause}"),
-        EventKind::EdgeSuspect { on: false, .. } => "states are no longer held".into(),
-        EventKind::ConfigApplied { generation, changes } => format!("config {generation} applied: {}", changes.join("; ")),
-        EventKind::ConfigRejected { problems } => format!("config refused: {}", problems.join("; ")),
-    }
-}
 
 /// A time span for people.
 pub fn span(ms: u64) -> String {

@@ -128,10 +128,10 @@ None on record.
 ## Timeline
 
 - 12:00:00.040 pool api/east suspect: silence: nothing heard for 40 ms while 12 requests waited
-- 12:00:00.255 pool api/east: serving to tripped: silence: nothing heard for 255 ms while 12 requests waited
-- 12:00:30.000 pool api/east: tripped to trial: the open time of 5 s is over
-- 12:00:35.000 pool api/east: trial to ramping: 5 trials succeeded
-- 12:01:25.000 pool api/east: ramping to serving: ramp complete
+- 12:00:00.255 pool api/east tripped, was serving: silence: nothing heard for 255 ms while 12 requests waited
+- 12:00:30.000 pool api/east trial, was tripped: the open time of 5 s is over
+- 12:00:35.000 pool api/east ramping, was trial: 5 trials succeeded
+- 12:01:25.000 pool api/east serving, was ramping: ramp complete
 
 ";
     assert!(is == should, "{is}");
