@@ -5,6 +5,8 @@
 //! moves the whole program. The wall clock is looked at only at the borders: status, journal, `Date`,
 //! names. It may jump; a `Moment` is therefore translated at the time of asking, never stored as wall time.
 
+#![allow(clippy::disallowed_methods)] // this is the place they are kept for
+
 use crate::model::dice::Dice;
 use crate::model::time::{Duration, Moment};
 use jiff::Timestamp;

@@ -1,5 +1,7 @@
 //! `evenkeel run` from outside: the process, its file, its signals. Real sockets on loopback, the real program.
 
+#![allow(clippy::disallowed_methods)] // these threads are a user's, who has a clock of his own and waits
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;

@@ -4,10 +4,12 @@ use super::cell::{EndpointCell, PoolCell, RouteCell, ServiceCell, TableCell};
 use super::flight::Flight;
 use super::pace::Estimator;
 use crate::model::id::*;
+use crate::model::policy::Route;
 use crate::model::time::{Duration, Moment};
-use crate::model::topology::Topology;
+use crate::model::topology::{Endpoint, Pool, Service, Topology};
 use crate::model::view::{Live, Pace};
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -33,40 +35,66 @@ pub struct Cells {
     pub(super) paces: Box<[OnceLock<Arc<Estimator>>]>,
 }
 
-/// Where the old config has something of the same name.
-fn names<'a>(names: impl Iterator<Item = &'a str>) -> HashMap<&'a str, usize> {
-    names.enumerate().map(|(i, n)| (n, i)).collect()
+/// The cells of the config before, by name.
+struct Before<'a> {
+    t: &'a Topology,
+    cells: &'a Cells,
+    pools: HashMap<&'a str, usize>,
+    routes: HashMap<&'a str, usize>,
+    services: HashMap<&'a str, usize>,
+    /// By pool and endpoint.
+    endpoints: HashMap<(&'a str, &'a str), usize>,
 }
 
-/// One cell per new name: the old one's where there is one.
-fn carried<'a, T: Default>(new: impl Iterator<Item = &'a str>, old: Option<(&HashMap<&str, usize>, &[Arc<T>])>) -> Box<[Arc<T>]> {
-    new.map(|n| old.and_then(|(names, cells)| names.get(n).map(|i| cells[*i].clone())).unwrap_or_default()).collect()
+impl<'a> Before<'a> {
+    fn new((t, cells): (&'a Topology, &'a Cells)) -> Self {
+        fn places<K: Eq + Hash>(names: impl Iterator<Item = K>) -> HashMap<K, usize> {
+            names.enumerate().map(|(i, n)| (n, i)).collect()
+        }
+        Self {
+            pools: places(t.pools.iter().map(|p| &*p.name)),
+            routes: places(t.routes.iter().map(|r| &*r.name)),
+            services: places(t.services.iter().map(|s| &*s.name)),
+            endpoints: places(t.endpoints.iter().map(|e| (&*t.pools[e.pool.at()].name, &*e.name))),
+            t,
+            cells,
+        }
+    }
+    fn pool(&self, p: &Pool) -> Option<Arc<PoolCell>> {
+        self.pools.get(&*p.name).map(|i| self.cells.pools[*i].clone())
+    }
+    fn route(&self, r: &Route) -> Option<Arc<RouteCell>> {
+        self.routes.get(&*r.name).map(|i| self.cells.routes[*i].clone())
+    }
+    fn guards(&self, r: &Route) -> Option<Arc<[AtomicU64]>> {
+        self.routes.get(&*r.name).map(|i| self.cells.guards[*i].clone()).filter(|g| g.len() == r.guards.len())
+    }
+    fn service(&self, s: &Service) -> Option<Arc<ServiceCell>> {
+        self.services.get(&*s.name).map(|i| self.cells.services[*i].clone())
+    }
+    fn endpoint(&self, pool: &Pool, e: &Endpoint) -> Option<Arc<EndpointCell>> {
+        let i = self.endpoints.get(&(&*pool.name, &*e.name))?;
+        Some(&self.cells.endpoints[*i]).filter(|c| c.address() == e.address).cloned()
+    }
+    /// Tables have no names: the same place under the same service will do for a sequence of points.
+    fn table(&self, place: usize, service: &Service) -> Option<Arc<TableCell>> {
+        let was = self.t.tables.get(place)?.service;
+        (self.t.services[was.at()].name == service.name).then(|| self.cells.tables[place].clone())
+    }
+    fn pace(&self, r: &Route, p: &Pool) -> Option<&Arc<Estimator>> {
+        let (r, p) = (RouteIx::from(*self.routes.get(&*r.name)?), PoolIx::from(*self.pools.get(&*p.name)?));
+        // The route may have belonged to another service, which this pool is none of.
+        (self.t.routes[r.at()].service == self.t.pools[p.at()].service).then(|| self.cells.paces[self.cells.pace_at(r, p)].get())?
+    }
 }
 
 impl Cells {
     /// The cells of a topology. What has the same name as before (endpoints: and address) keeps its cell.
     pub fn build(t: &Topology, old: Option<(&Topology, &Cells)>) -> Self {
-        let pool_names = old.map(|(o, c)| (names(o.pools.iter().map(|p| &*p.name)), c));
-        let route_names = old.map(|(o, c)| (names(o.routes.iter().map(|r| &*r.name)), c));
-        let service_names = old.map(|(o, c)| (names(o.services.iter().map(|s| &*s.name)), c));
-        let endpoint_names: HashMap<(&str, &str), usize> = old.map_or_else(HashMap::new, |(o, _)| {
-            o.endpoints.iter().enumerate().map(|(i, e)| ((&*o.pools[e.pool.at()].name, &*e.name), i)).collect()
-        });
-
-        let endpoints = t.endpoints.iter().map(|e| {
-            let same = endpoint_names.get(&(&*t.pools[e.pool.at()].name, &*e.name));
-            let kept = old.and_then(|(_, c)| same.map(|i| &c.endpoints[*i])).filter(|c| c.address() == e.address);
-            kept.cloned().unwrap_or_else(|| Arc::new(EndpointCell::new(e.address)))
-        });
-        let tables = t.tables.iter().enumerate().map(|(i, table)| {
-            let service = |t: &Topology, s: ServiceIx| t.services[s.at()].name.clone();
-            let same = old.filter(|(o, _)| o.tables.get(i).is_some_and(|x| service(o, x.service) == service(t, table.service)));
-            same.map(|(_, c)| c.tables[i].clone()).unwrap_or_default()
-        });
-        let guards = t.routes.iter().map(|r| {
-            let same = route_names.as_ref().and_then(|(names, c)| names.get(&*r.name).map(|i| &c.guards[*i]));
-            same.filter(|g| g.len() == r.guards.len()).cloned().unwrap_or_else(|| r.guards.iter().map(|_| AtomicU64::new(0)).collect())
-        });
+        let before = old.map(Before::new);
+        let before = before.as_ref();
+        let pool_of = |e: &Endpoint| &t.pools[e.pool.at()];
+        let pools_of = |r: &Route| &t.services[r.service.at()].pools;
         let mut slots = vec![0; t.pools.len()].into_boxed_slice();
         for s in &t.services {
             for (slot, p) in s.pools.iter().enumerate() {
@@ -74,42 +102,40 @@ impl Cells {
             }
         }
         let mut width = 0;
-        let rows: Box<[u32]> = t
-            .routes
-            .iter()
-            .map(|r| {
-                let row = width;
-                width += t.services[r.service.at()].pools.len() as u32;
-                row
-            })
-            .collect();
-
+        let mut row = |r: &Route| {
+            width += pools_of(r).len() as u32;
+            width - pools_of(r).len() as u32
+        };
+        let rows: Box<[u32]> = t.routes.iter().map(&mut row).collect();
+        let fresh_guards = |r: &Route| r.guards.iter().map(|_| AtomicU64::new(0)).collect();
         let cells = Self {
-            pools: carried(t.pools.iter().map(|p| &*p.name), pool_names.as_ref().map(|(n, c)| (n, &*c.pools))),
-            endpoints: endpoints.collect(),
-            services: carried(t.services.iter().map(|s| &*s.name), service_names.as_ref().map(|(n, c)| (n, &*c.services))),
-            routes: carried(t.routes.iter().map(|r| &*r.name), route_names.as_ref().map(|(n, c)| (n, &*c.routes))),
-            service_of: t.routes.iter().map(|r| r.service).collect(),
-            tables: tables.collect(),
-            guards: guards.collect(),
-            places: t
+            pools: t.pools.iter().map(|p| before.and_then(|b| b.pool(p)).unwrap_or_default()).collect(),
+            endpoints: t
                 .endpoints
                 .iter()
-                .enumerate()
-                .map(|(i, e)| (e.pool, 1 << ((i as u32 - t.pools[e.pool.at()].endpoints.start) % 64)))
+                .map(|e| before.and_then(|b| b.endpoint(pool_of(e), e)).unwrap_or_else(|| Arc::new(EndpointCell::new(e.address))))
                 .collect(),
+            services: t.services.iter().map(|s| before.and_then(|b| b.service(s)).unwrap_or_default()).collect(),
+            routes: t.routes.iter().map(|r| before.and_then(|b| b.route(r)).unwrap_or_default()).collect(),
+            tables: t
+                .tables
+                .iter()
+                .enumerate()
+                .map(|(i, table)| before.and_then(|b| b.table(i, &t.services[table.service.at()])).unwrap_or_default())
+                .collect(),
+            guards: t.routes.iter().map(|r| before.and_then(|b| b.guards(r)).unwrap_or_else(|| fresh_guards(r))).collect(),
+            service_of: t.routes.iter().map(|r| r.service).collect(),
+            places: t.endpoints.iter().zip(0u32..).map(|(e, i)| (e.pool, 1 << ((i - pool_of(e).endpoints.start) % 64))).collect(),
             slots,
             rows,
             paces: (0..width).map(|_| OnceLock::new()).collect(),
         };
-        for (r, route) in t.routes.iter().enumerate() {
-            let Some((names, c)) = &route_names else { continue };
-            let Some(was) = names.get(&*route.name) else { continue };
-            for p in &t.services[route.service.at()].pools {
-                let pool_was = pool_names.as_ref().and_then(|(n, _)| n.get(&*t.pools[p.at()].name));
-                let known = pool_was.and_then(|pool| c.paces.get(c.pace_at((*was).into(), (*pool).into()))?.get());
-                if let Some(known) = known {
-                    let _ = cells.paces[cells.pace_at(r.into(), *p)].set(known.clone());
+        if let Some(before) = before {
+            for (i, route) in t.routes.iter().enumerate() {
+                for p in pools_of(route) {
+                    if let Some(known) = before.pace(route, &t.pools[p.at()]) {
+                        let _ = cells.paces[cells.pace_at(i.into(), *p)].set(known.clone());
+                    }
                 }
             }
         }

@@ -153,6 +153,28 @@ fn a_reload_keeps_cells_by_name_and_counts_once() {
 }
 
 #[test]
+fn a_route_that_moves_to_another_service_learns_its_pace_anew() {
+    let (old_t, old) = world();
+    for _ in 0..40 {
+        answer(&old, 1000, 5, Outcome::Ok);
+    }
+    look(&old, &mut Sampler::new(&old));
+    let mut new_t = old_t.clone();
+    let mut other = new_t.services[0].clone();
+    other.name = "other".into();
+    other.pools = vec![PoolIx(2)];
+    new_t.services.push(other);
+    let mut pool = new_t.pools[0].clone();
+    (pool.name, pool.service) = ("other/east".into(), ServiceIx(1));
+    new_t.pools.push(pool);
+    new_t.routes[0].service = ServiceIx(1);
+    let new = Cells::build(&new_t, Some((&old_t, &old)));
+    assert!(old.pace(R, P).known() && !new.pace(R, PoolIx(2)).known());
+    let back = Cells::build(&old_t, Some((&new_t, &new)));
+    assert!(!back.pace(R, P).known());
+}
+
+#[test]
 fn a_pace_is_known_from_thirty_good_answers_on() {
     let (_, c) = world();
     let mut s = Sampler::new(&c);
