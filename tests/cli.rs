@@ -68,3 +68,27 @@ fn the_schema_in_the_repository_is_the_one_that_the_program_prints() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/evenkeel.schema.json");
     golden(&file, &String::from_utf8_lossy(&out.stdout));
 }
+
+#[test]
+fn explain_tells_the_way_of_a_request() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/explain");
+    let config = "config/three-regions.yaml";
+    let cases: [(&str, &[&str]); 6] = [
+        ("read", &[config, "GET", "http://www.example.com/video/7?t=1"]),
+        ("write", &[config, "POST", "/video/7"]),
+        ("resident", &[config, "GET", "/records/1"]),
+        ("header", &["tests/golden/config/exam-failover.json", "GET", "/feed", "--header", "X-Residency: us"]),
+        ("near-miss", &["tests/golden/config/exam-failover.json", "GET", "/feed"]),
+        ("no-route", &["tests/golden/config/dangerous.yaml", "GET", "/"]),
+    ];
+    for (name, args) in cases {
+        let args: Vec<&str> = ["explain", "--config"].iter().chain(args).copied().collect();
+        golden(&folder.join(name).with_extension("txt"), &told(&evenkeel(&args)));
+    }
+    let bad = evenkeel(&["explain", "--config", "tests/golden/config/wrong-type.yaml", "GET", "/"]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("next: evenkeel check --config"));
+    let machine = evenkeel(&["explain", "--json", "--config", config, "GET", "/video/7"]);
+    let document: serde_json::Value = serde_json::from_slice(&machine.stdout).unwrap();
+    assert_eq!(document["route"], "video");
+}

@@ -1,11 +1,12 @@
 //! Which route a request takes, where it may go, and why not elsewhere: for one request that somebody asks about.
 
 use super::wire::ExplainRequest;
-use crate::config::value::Span;
+use crate::config::value::{Ratio, Span};
 use crate::model::id::{PoolIx, RegionIx};
-use crate::model::policy::{Degrade, Route};
+use crate::model::policy::{Degrade, HedgeAfter, Match, Route, Writes};
 use crate::model::time::Moment;
-use crate::model::view::{Live, PoolView, RequestFacts, State, TableView, View};
+use crate::model::view::{Live, PoolView, RequestFacts, Routes, State, TableView, View};
+use crate::steer::route::Router;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -29,6 +30,10 @@ pub struct Explanation {
     pub residency: Option<Vec<String>>,
     /// Until the first byte of the answer.
     pub deadline: Option<Span>,
+    /// How long it may take, what is tried again, what is hedged.
+    pub rules: Vec<String>,
+    /// Routes before it that the path would fit, and why they do not take the request.
+    pub passed_over: Vec<String>,
     /// Every region of the service, in the order in which they are considered.
     pub regions: Vec<Place>,
     /// What is answered when none of them can, in order.
@@ -63,7 +68,9 @@ pub fn explain(view: &View, live: Option<(&dyn Live, Moment)>, asked: &ExplainRe
     });
     let method = if asked.method.is_empty() { "GET".into() } else { asked.method.to_ascii_uppercase() };
     let facts = RequestFacts { method: &method, host: &host.unwrap_or_default().to_ascii_lowercase(), path: uri.path(), headers: &headers };
-    let found = view.config.routes.find(&facts).map(|r| &t.routes[r.at()]);
+    let index = view.config.routes.find(&facts);
+    let found = index.map(|r| &t.routes[r.at()]);
+    let before = &t.routes[..index.map_or(t.routes.len(), |r| r.at())];
     let mut explanation = Explanation {
         method: facts.method.into(),
         host: facts.host.into(),
@@ -73,6 +80,8 @@ pub fn explain(view: &View, live: Option<(&dyn Live, Moment)>, asked: &ExplainRe
         priority: found.map(|r| r.priority.label().into()),
         residency: found.and_then(|r| r.residency.as_ref()).map(|r| r.iter().map(ToString::to_string).collect()),
         deadline: found.map(|r| Span(r.deadline)),
+        rules: found.map(rules).unwrap_or_default(),
+        passed_over: before.iter().filter_map(|r| near_miss(r, &facts)).collect(),
         regions: Vec::new(),
         otherwise: Vec::new(),
     };
@@ -82,6 +91,45 @@ pub fn explain(view: &View, live: Option<(&dyn Live, Moment)>, asked: &ExplainRe
         explanation.otherwise = route.degrade.iter().map(otherwise).collect();
     }
     Ok(explanation)
+}
+
+/// Why a route whose host and path fit does not take the request after all.
+fn near_miss(route: &Route, facts: &RequestFacts<'_>) -> Option<String> {
+    let m = &route.matches;
+    let place = Match { host: m.host.clone(), path: m.path.clone(), ..Match::default() };
+    Router::over(std::iter::once(&place)).find(facts)?;
+    if !m.methods.is_empty() && m.methods.iter().all(|x| x != facts.method) {
+        return Some(format!("{}: takes {} only", route.name, m.methods.join(", ")));
+    }
+    let (name, value) = m.headers.iter().find(|(n, v)| facts.headers.get(n) != Some(v.as_bytes()))?;
+    Some(format!("{}: wants the header {name}: {value}", route.name))
+}
+
+fn rules(r: &Route) -> Vec<String> {
+    let writes = match r.retry.writes {
+        Writes::Unsent => "writes only if no byte of them was sent",
+        Writes::Incomplete => "writes only if their last byte was not sent",
+        Writes::IdempotencyKey => "writes only if incomplete or with an Idempotency-Key",
+    };
+    let statuses = r.retry.statuses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let retry = match r.retry.attempts {
+        1 => "one attempt, no retry".into(),
+        n => format!("up to {n} attempts; a failure is no connection, no answer in time, or {statuses}; {writes}"),
+    };
+    let hedge = r.hedge.map(|h| {
+        let after = match h.after {
+            HedgeAfter::Percentile(p) => format!("p{}", (p * 1000.0).round() / 10.0),
+            HedgeAfter::Fixed(d) => Span(d).to_string(),
+        };
+        format!("a second attempt after {after} for GET, HEAD and OPTIONS, at most {} of requests", Ratio(h.budget))
+    });
+    let time = format!(
+        "first byte within {}, {} an attempt; then {} between bytes",
+        Span(r.deadline),
+        Span(r.attempt_timeout),
+        Span(r.idle_timeout)
+    );
+    [Some(time), Some(retry), hedge].into_iter().flatten().collect()
 }
 
 fn fields(asked: &ExplainRequest) -> Result<HeaderMap, String> {
@@ -178,6 +226,8 @@ impl fmt::Display for Explanation {
             write!(f, ", deadline {d}")?;
         }
         writeln!(f, ", residency {}", self.residency.as_ref().map_or("any".into(), |r| r.join(", ")))?;
+        self.passed_over.iter().try_for_each(|line| writeln!(f, "  not route {line}"))?;
+        self.rules.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         let width = self.regions.iter().map(|r| r.region.len()).max().unwrap_or(0);
         for (i, r) in self.regions.iter().enumerate() {
             writeln!(f, "  {}. {:width$}  {:8}  {}/{} up  {}", i + 1, r.region, r.state.label(), r.up, r.endpoints, r.why)?;

@@ -15,6 +15,7 @@ mod check;
 mod client;
 mod demo;
 mod drain;
+mod explain;
 mod freeze;
 mod incidents;
 mod reset;
@@ -43,10 +44,12 @@ struct Cli {
 enum Command {
     /// The proxy, in the foreground.
     Run(run::Args),
-    /// Every problem of a config and every warning. Exit 0: valid, 1: problems, 2: could not run.
-    Check(check::Args),
     /// Three simulated regions, a load and the proxy in one process, and the dashboard's address.
     Demo(demo::Args),
+    /// Every problem of a config and every warning. Exit 0: valid, 1: problems, 2: could not run.
+    Check(check::Args),
+    /// Which route a request takes, which regions in which order, and why.
+    Explain(explain::Args),
     /// Regions, pools, shares, and why each is in its state.
     Status(status::Args),
     /// Give a region nothing: gradually, for a time, with a reason.
@@ -69,8 +72,9 @@ impl Command {
     fn run(self) -> Outcome {
         match self {
             Self::Run(args) => run::run(args),
-            Self::Check(args) => check::run(args),
             Self::Demo(args) => demo::run_demo(&args),
+            Self::Check(args) => check::run(args),
+            Self::Explain(args) => explain::run(args),
             Self::Status(args) => status::run(args),
             Self::Drain(args) => drain::run(args),
             Self::Undrain(args) => undrain::run(args),

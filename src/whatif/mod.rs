@@ -27,3 +27,13 @@ pub mod world;
 pub use script::{Fault, Load, Script, Site, Target, What};
 pub use trace::{Fate, Note, Record, Trace};
 pub use world::play;
+
+use crate::model::dice::Dice;
+use crate::model::time::Moment;
+use crate::model::view::{Compiled, View};
+use std::sync::Arc;
+
+/// The picture under a config while nothing has failed.
+pub fn at_rest(config: Arc<Compiled>) -> Arc<View> {
+    crate::sense::Controller::new(config, Moment::ms(1000), Dice::new(0)).picture()
+}
