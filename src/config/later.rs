@@ -20,10 +20,8 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 const INACTIVE: &[(&str, &str)] = &[
     ("routes.[].guards", "answers are not checked yet"),
     ("routes.[].degrade.[].stale", "no copies are kept yet; the next way in the list is taken"),
-    ("listeners.[].tls", "this listener is not opened yet"),
     ("services.*.protocol=h2", "backends are spoken to in HTTP/1.1 for now"),
     ("services.*.protocol=auto", "backends are spoken to in HTTP/1.1 for now"),
-    ("services.*.tls", "backends are spoken to without TLS for now"),
 ];
 
 /// Finds both kinds in the tree.

@@ -410,3 +410,6 @@ impl<'de> de::VariantAccess<'de> for Kind<'_> {
         Err(self.at.stop("not a block".into()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -340,3 +340,6 @@ fn place(start: Span, end: Span) -> Place {
     let width = if from.line() == to.line() { to.col().saturating_sub(from.col()).max(1) } else { 1 };
     Place { line: from.line().max(1), column: from.col() + 1, width }
 }
+
+#[cfg(test)]
+mod tests;
