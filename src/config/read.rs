@@ -51,7 +51,9 @@ pub fn read<T: DeserializeOwned + Default>(root: &Node) -> Reading<T> {
             Err(stop) => {
                 let path = stop.path.unwrap_or_default();
                 let mut cut = path.clone();
-                wrong.push(Wrong { path, key: false, message: stop.message, meant: None });
+                if wrong.iter().all(|w| w.path != path) {
+                    wrong.push(Wrong { path, key: false, message: stop.message, meant: None });
+                }
                 // What cannot be cut out by itself (the settings of a kind) goes with what is around it.
                 while !cut.0.is_empty() && !state.cut.borrow_mut().insert(cut.clone()) {
                     cut.0.pop();

@@ -21,7 +21,7 @@ fn the_shortest_config_has_all_defaults() {
     assert_eq!(t.limits, crate::model::topology::Limits::default());
     assert_eq!(t.services[0].failover, crate::model::policy::Failover::default());
     assert_eq!(t.services[0].health.as_ref().unwrap().path, "/healthz");
-    assert_eq!(t.routes[0].attempt_timeout, t.routes[0].deadline / 3);
+    assert_eq!(t.routes[0].attempt_timeout.as_millis(), t.routes[0].deadline.as_millis() / 3);
     assert_eq!(t.routes[0].allowed, RegionSet::all(1));
     assert_eq!(t.tables.len(), 1);
 }

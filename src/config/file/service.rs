@@ -25,7 +25,7 @@ block! {
         pub idle_connections: IdleConnections,
         /// Probes; null: none, live traffic alone decides.
         pub health: Option<Health>,
-        /// Keeps a client in its region while shares hold; null: no. Not in this version yet.
+        /// Keeps a client in its region while shares hold; null: no.
         pub affinity: Option<Affinity>,
         /// Other detection than at the top, for this service.
         pub failover: Failover,

@@ -36,7 +36,8 @@ fn reading(text: &str) -> (Outer, Vec<String>) {
 
 #[test]
 fn what_is_right_is_read() {
-    let (o, wrong) = reading("one: {n: 3, text: 8080, on: true}\nmany: [{n: 1}, {}]\nmaybe: null\nkinds: [plain, {with: {n: 9}}]\nwords: [true, a]\n");
+    let (o, wrong) =
+        reading("one: {n: 3, text: 8080, on: true}\nmany: [{n: 1}, {}]\nmaybe: null\nkinds: [plain, {with: {n: 9}}]\nwords: [true, a]\n");
     assert_eq!(wrong, [""; 0]);
     assert_eq!(o.one, Inner { n: 3, text: "8080".into(), on: true }, "a number is text, where text is wanted");
     assert_eq!((o.many.len(), o.maybe), (2, None));
@@ -46,7 +47,9 @@ fn what_is_right_is_read() {
 
 #[test]
 fn every_mistake_is_told_and_the_rest_is_read() {
-    let (o, wrong) = reading("one: {n: 300, on: yes, tetx: a}\nmany: [{n: -1, text: kept}, 7, {n: '5'}]\nmaybe: 1.5\nkinds: [with, {palin: 1}, {with: 3}, {plain: 1}]\nwords: {a: b}\n");
+    let (o, wrong) = reading(
+        "one: {n: 300, on: yes, tetx: a}\nmany: [{n: -1, text: kept}, 7, {n: '5'}]\nmaybe: 1.5\nkinds: [with, {palin: 1}, {with: 3}, {plain: 1}]\nwords: {a: b}\n",
+    );
     assert_eq!(
         wrong,
         [

@@ -24,8 +24,8 @@ fn text(node: &Node, at: &str) -> String {
 fn everything_knows_where_it_stands() {
     let t = tree("a: 1\nlist:\n  - {x: é, yy: 'two words'}\n  - z: |\n      long\n      text\n");
     assert_eq!(t.place(&path("a")), Some(Place { line: 1, column: 4, width: 1 }));
-    assert_eq!(t.place(&path("list.0.yy")), Some(Place { line: 3, column: 15, width: 11 }), "columns count characters, not bytes");
-    assert_eq!(t.key_place(&path("list.0.yy")), Some(Place { line: 3, column: 11, width: 2 }));
+    assert_eq!(t.place(&path("list.0.yy")), Some(Place { line: 3, column: 16, width: 11 }), "columns count characters, not bytes");
+    assert_eq!(t.key_place(&path("list.0.yy")), Some(Place { line: 3, column: 12, width: 2 }));
     assert_eq!(t.place(&path("list")), Some(Place { line: 2, column: 1, width: 4 }), "a block is shown at its key");
     assert_eq!(t.place(&path("list.1")).unwrap().line, 4);
     assert_eq!(t.place(&path("list.9.z")), t.place(&path("list")), "what is missing is shown at what is around it");

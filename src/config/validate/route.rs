@@ -16,6 +16,11 @@ const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 const HOP: [&str; 9] =
     ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host"];
 
+/// A third, in whole milliseconds.
+fn third(deadline: Duration) -> Duration {
+    Duration::from_millis((deadline.as_micros() as u64 / 3000).max(1))
+}
+
 impl Checker<'_> {
     /// The routes, and the share tables: first the unrestricted one of each service, in order of services, then one for
     /// each other set of regions that a route of the service is restricted to.
@@ -118,7 +123,7 @@ impl Checker<'_> {
         (residency, allowed): (Option<Vec<Arc<str>>>, RegionSet),
     ) -> Route {
         let deadline = r.deadline.0;
-        let attempt_timeout = r.attempt_timeout.map_or(deadline / 3, |s| s.0);
+        let attempt_timeout = r.attempt_timeout.map_or_else(|| third(deadline), |s| s.0);
         for (key, time) in [("deadline", Some(r.deadline)), ("attempt_timeout", r.attempt_timeout), ("idle_timeout", Some(r.idle_timeout))]
         {
             self.require(time.is_none_or(|t| !t.0.is_zero()), &at.key(key), "0 would fail every request\nallowed: more than 0");
@@ -256,7 +261,7 @@ impl Checker<'_> {
         }
     }
 
-    fn header_name(&mut self, at: &Path, name: &str) -> Option<HeaderName> {
+    pub(super) fn header_name(&mut self, at: &Path, name: &str) -> Option<HeaderName> {
         let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
         self.require(parsed.is_some(), at, format!("`{name}` is not a header name\nallowed: letters, digits and -, for example X-Edge"));
         parsed

@@ -115,11 +115,7 @@ impl Checker<'_> {
                 connect_timeout: s.connect_timeout.0,
                 idle: IdleConnections { max: idle.max as usize, timeout: idle.timeout.0, warm: idle.warm as usize },
                 health: s.health.as_ref().map(|h| self.health(&at.key("health"), h)),
-                affinity: s.affinity.as_ref().map(|a| match a {
-                    raw::Affinity::Header(name) => Affinity::Header(name.to_ascii_lowercase()),
-                    raw::Affinity::Cookie(name) => Affinity::Cookie(name.clone()),
-                    raw::Affinity::ClientIp => Affinity::ClientIp,
-                }),
+                affinity: s.affinity.as_ref().map(|a| self.affinity(&at.key("affinity"), a)),
                 failover: own.failover,
                 recovery: own.recovery,
                 overload: own.overload,
@@ -217,6 +213,21 @@ impl Checker<'_> {
                 self.error(&at, format!("{address} is in this pool twice: it would get a double share\nkeep one of them"));
             }
             all.push(Endpoint { name: text.as_str().into(), address, pool: ix });
+        }
+    }
+
+    fn affinity(&mut self, at: &Path, raw: &raw::Affinity) -> Affinity {
+        match raw {
+            raw::Affinity::Header(name) => {
+                self.header_name(&at.key("header"), name);
+                Affinity::Header(name.to_ascii_lowercase())
+            }
+            raw::Affinity::Cookie(name) => {
+                let token = http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+                self.require(token, &at.key("cookie"), format!("`{name}` is not a cookie's name\nallowed: letters, digits, - and _"));
+                Affinity::Cookie(name.clone())
+            }
+            raw::Affinity::ClientIp => Affinity::ClientIp,
         }
     }
 
