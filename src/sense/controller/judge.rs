@@ -106,7 +106,7 @@ impl Controller {
     /// Weigh what a pool's deciders say against how the others do, and trip it, doubt it, or hold.
     pub(super) fn weigh(&mut self, now: Moment, p: PoolIx) {
         let state = self.pools[p.at()].way.state;
-        if state == State::Tripped || self.common_lately(now, p) {
+        if state == State::Tripped {
             return;
         }
         if let Some(dead) = self.pools[p.at()].dead.clone() {
@@ -117,7 +117,7 @@ impl Controller {
             let mine = self.pools[p.at()].recent(now, self.service_of(p).failover.window);
             let wrong = probed && mine.failed() > 0 && !self.pools[p.at()].endpoints.iter().any(|e| e.out_hard(now));
             let theirs = if wrong { contrast(&mine, Evidence::Wrong, Some(false), &others) == Contrast::Better } else { alone(&others) };
-            if theirs {
+            if theirs && !self.common_lately(now, p) {
                 let idle = probed && !self.pools[p.at()].busy(now);
                 self.turn(now, p, Move::Trip, dead.cause, Actor::Evenkeel);
                 self.pools[p.at()].way.idle_trip = idle;
@@ -165,6 +165,7 @@ impl Controller {
                 verdict = Contrast::Better;
             }
         }
+        let verdict = if self.common_lately(now, p) { Contrast::AsBad } else { verdict };
         let pool = &mut self.pools[p.at()];
         let over = pool.doubt.as_ref().and_then(|d| d.until).is_some_and(|until| now >= until);
         match verdict {

@@ -14,7 +14,7 @@ impl Controller {
     /// Unrelated regions in trouble together, and nobody heard since.
     pub(super) fn common_fault(&mut self, now: Moment, t: &Topology) {
         let accused = |p: &Pool| matches!(p.verdict, Some(Verdict::Bad(..)));
-        let trouble = |p: &Pool| p.trouble().or(accused(p).then_some(now)).filter(|_| p.way.state != State::Tripped);
+        let trouble = |p: &Pool| p.trouble().or(accused(p).then(|| now - EXPERIMENT)).filter(|_| p.way.state != State::Tripped);
         let bad: Vec<(RegionIx, Moment)> = self.pools.iter().zip(&t.pools).filter_map(|(p, tp)| Some((tp.region, trouble(p)?))).collect();
         let unrelated = bad.iter().any(|(a, _)| bad.iter().any(|(b, _)| !t.related(*a, *b)));
         let onset = bad.iter().map(|(_, s)| *s).min().unwrap_or(now);
@@ -34,6 +34,8 @@ impl Controller {
                 self.common = None;
                 if told {
                     self.common_over = now;
+                    // What everybody suffered accuses nobody.
+                    self.pools.iter_mut().for_each(Pool::forget);
                     self.record(now, Actor::Evenkeel, EventKind::EdgeSuspect { on: false, cause: Cause::Heard });
                 }
             }
