@@ -1,8 +1,8 @@
 //! One client's connection, from accept to close.
 //!
 //! ```text
-//! accept ─ place for this client? ─ TLS ─┬─ HTTP/2 ─▶ h2
-//!                                        └─ HTTP/1 ─▶ wait ─ head ─ exchange ─┬─ keep ─▶ wait
+//! accept ─ PROXY? ─ place for this client? ─ TLS? ─┬─ HTTP/2 ─▶ h2
+//!                                                  └─ HTTP/1 ─▶ wait ─ head ─ exchange ─┬─ keep ─▶ wait
 //!                                                       │       (refused)     └─ close
 //!                                                       └─ idle too long, draining, client gone ─▶ close
 //! ```
@@ -23,6 +23,7 @@ use super::downstream::{Downstream, Ending};
 use super::exchange;
 use super::h1::H1;
 use super::listener::{Door, Settings};
+use super::proxy;
 use super::socket::Socket;
 use super::worker::Worker;
 use crate::clock;
@@ -86,14 +87,21 @@ impl Drop for Place {
 /// Serve one client until it, or we, have had enough.
 pub(super) async fn serve(worker: Rc<Worker>, tcp: TcpStream, mut guest: Guest, _place: Place) {
     let _presence = worker.enter(own_waker().await);
-    let (most, handshake) = {
+    let (most, handshake, header) = {
         let picture = worker.published.load();
         let limits = &picture.view.topology().limits;
-        (limits.connections_per_client, limits.tls_handshake_timeout)
+        (limits.connections_per_client, limits.tls_handshake_timeout, limits.header_timeout)
     };
-    let Some(_client) = worker.clients.enter(guest.address, most) else { return };
     let _ = tcp.set_nodelay(true);
-    let socket = Socket::new(tcp);
+    let mut socket = Socket::new(tcp);
+    if guest.settings.config.proxy_protocol {
+        if !guest.trusted {
+            return;
+        }
+        let Ok(Some(client)) = tokio::time::timeout(header, proxy::read(&mut socket, guest.address)).await else { return };
+        guest = Guest::new(client, guest.settings);
+    }
+    let Some(_client) = worker.clients.enter(guest.address, most) else { return };
     let Some(tls) = guest.settings.tls.clone() else { return http1(&worker, &guest, Box::new(socket)).await };
     let Ok(Ok(stream)) = tokio::time::timeout(handshake, tls.acceptor.tls_handshake(socket)).await else { return };
     guest.https = true;

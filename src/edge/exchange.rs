@@ -270,6 +270,12 @@ impl<'p> Exchange<'p> {
 
     /// Ask the machine, with the newest view there is of this config.
     fn step(&mut self, now: Moment) -> Step {
+        for leg in self.legs.iter().flatten().filter(|l| l.holds()) {
+            self.machine.sent(leg.plan.id, leg.sent());
+        }
+        if !self.upload.whole() {
+            self.machine.spent();
+        }
         let newest = self.worker.published.load();
         let mine = newest.view.config.generation == self.picture.view.config.generation;
         let view = if mine { &newest.view } else { &self.picture.view };
@@ -433,26 +439,27 @@ impl<'p> Exchange<'p> {
         if outcome == Outcome::Ok {
             flight.accepted();
         }
-        let plan = answer.plan;
-        let (told, blame) = self.pass(answer, Some(&mut flight)).await;
-        match (blame, outcome) {
-            (Blame::Nobody, Outcome::Ok) => drop(flight.end(clock::now(), Outcome::Ok)),
-            (Blame::Nobody, _) => self.landed(Try { hedge: false, ..plan }, flight, outcome, clock::now()),
-            (Blame::Backend, _) => self.landed(Try { hedge: false, ..plan }, flight, Outcome::Reset, clock::now()),
-            (Blame::Client, _) => drop(flight),
+        let plan = Try { hedge: false, ..answer.plan };
+        let (told, blame, flight) = self.pass(answer, Some(flight), outcome == Outcome::Ok).await;
+        match (blame, flight) {
+            (Blame::Nobody, Some(flight)) => self.landed(plan, flight, outcome, clock::now()),
+            (Blame::Backend, Some(flight)) => self.landed(plan, flight, Outcome::Reset, clock::now()),
+            // The client's doing says nothing about the endpoint; or the attempt has ended well.
+            _ => {}
         }
         told
     }
 
     /// Pass an answer on to the client, and the rest of the request's body to the endpoint.
-    async fn pass(&mut self, answer: Answer, flight: Option<&mut Flight<'p>>) -> (Told, Blame) {
+    /// `good`: the attempt counts as a success as soon as the answer was read to its end. What did not end so comes back.
+    async fn pass(&mut self, answer: Answer, flight: Option<Flight<'p>>, good: bool) -> (Told, Blame, Option<Flight<'p>>) {
         let Answer { plan, conn, next, head } = answer;
         // Nothing is repeated once an answer has begun.
         self.upload.let_go();
         let first_byte = clock::now();
         let region = self.shown_region(plan);
         self.down.head(&head, &self.route.response_headers, region.as_deref());
-        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle: self.route.idle_timeout, flight };
+        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle: self.route.idle_timeout, flight, good };
         let relayed =
             if head.status == 101 { relay::tunnel(way, conn).await } else { relay::answer(way, conn, next, &self.worker.upstream).await };
         let outcome = match (relayed.blame, head.status) {
@@ -461,7 +468,8 @@ impl<'p> Exchange<'p> {
             _ => RequestOutcome::Ok,
         };
         let (ending, sent, why) = (relayed.ending, relayed.sent, relayed.why);
-        (Told { ending, status: head.status, outcome, answered_by: Some(plan), first_byte: Some(first_byte), sent, why }, relayed.blame)
+        let told = Told { ending, status: head.status, outcome, answered_by: Some(plan), first_byte: Some(first_byte), sent, why };
+        (told, relayed.blame, relayed.flight)
     }
 
     /// No region could answer: say so as the route wants it said.
@@ -472,7 +480,7 @@ impl<'p> Exchange<'p> {
         let plan = fallback::decide(self.route, why, self.machine.facts(), &mut self.worker.dice.borrow_mut());
         let ours_says_less = matches!(plan.answer.outcome, RequestOutcome::Shed | RequestOutcome::Unavailable);
         match self.held.take() {
-            Some(held) if ours_says_less => self.pass(held, None).await.0,
+            Some(held) if ours_says_less => self.pass(held, None, false).await.0,
             _ => self.say(&plan.answer.into()).await,
         }
     }

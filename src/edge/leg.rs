@@ -28,6 +28,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+/// A body that takes longer than this to come in is the client's doing, and takes no room in the pool.
+const SLOW: Duration = Duration::from_secs(1);
 /// How often the kernel is asked whether the peer has acknowledged everything but the held byte.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -78,6 +80,9 @@ pub(crate) struct Leg<'p> {
     again: bool,
     /// The part of the body to send next.
     next: usize,
+    began: Moment,
+    /// It was taken out of the pool's room, or need not be.
+    parked: bool,
     /// Since when the endpoint alone is waited for.
     since: Option<Moment>,
     /// Since when it has taken nothing of the body, or has not acknowledged it.
@@ -89,8 +94,11 @@ pub(crate) struct Leg<'p> {
 }
 
 impl<'p> Leg<'p> {
-    pub(crate) fn start(plan: Try, flight: Flight<'p>, pool: &'p Pool, target: Target, message: Message, body: bool) -> Self {
-        let since = (!body).then(|| flight.began());
+    pub(crate) fn start(plan: Try, mut flight: Flight<'p>, pool: &'p Pool, target: Target, message: Message, body: bool) -> Self {
+        let began = flight.began();
+        if body {
+            flight.uploads();
+        }
         let mut leg = Self {
             plan,
             flight,
@@ -100,7 +108,9 @@ impl<'p> Leg<'p> {
             message,
             again: plan.id == 0,
             next: 0,
-            since,
+            began,
+            since: (!body).then_some(began),
+            parked: !body,
             stuck: None,
             marked: (false, false),
             look: Moment::FAR,
@@ -123,6 +133,11 @@ impl<'p> Leg<'p> {
         let head = std::mem::take(&mut m.head);
         conn.begin(Begin { head, framing: m.framing, is_head: m.is_head, upgrade: m.upgrade, hold: m.hold });
         self.link = Link::Up(conn);
+    }
+
+    /// Whether the last byte of a request is held back here, so that a complete one need not have been sent.
+    pub(crate) fn holds(&self) -> bool {
+        self.message.hold
     }
 
     /// How much of the request the endpoint may have seen.
@@ -206,7 +221,9 @@ impl<'p> Leg<'p> {
             return;
         }
         if conn.sent() == Sent::Complete {
-            (self.since, self.stuck) = (Some(clock::now()), None);
+            let now = clock::now();
+            (self.since, self.stuck, self.parked) = (Some(now), None, true);
+            self.flight.handed_over(now);
         } else if conn.backlog() > 0 || conn.is_held() {
             upload.pause();
             self.stuck.get_or_insert_with(clock::now);
@@ -232,7 +249,7 @@ impl<'p> Leg<'p> {
     pub(crate) fn due(&self) -> Moment {
         let stuck = self.stuck.map_or(Moment::FAR, |s| s + self.plan.timeout);
         let stuck = stuck.min(self.look);
-        let Some(since) = self.since else { return stuck };
+        let Some(since) = self.since else { return if self.parked { stuck } else { stuck.min(self.began + SLOW) } };
         let mark = match self.marked {
             (false, _) => since + self.overdue_after(),
             (true, false) => since + self.late_after(),
@@ -242,10 +259,10 @@ impl<'p> Leg<'p> {
     }
 
     fn overdue_after(&self) -> Duration {
-        self.plan.overdue_at.since(self.flight.began())
+        self.plan.overdue_at.since(self.began)
     }
     fn late_after(&self) -> Duration {
-        self.plan.late_at.since(self.flight.began())
+        self.plan.late_at.since(self.began)
     }
 
     /// Time has passed: set the marks. `Some`: it took too long.
@@ -265,6 +282,10 @@ impl<'p> Leg<'p> {
                 self.flight.late();
             }
             return (waited >= self.plan.timeout).then_some(Outcome::Timeout);
+        }
+        if !self.parked && now >= self.began + SLOW {
+            self.parked = true;
+            self.flight.park();
         }
         self.stuck.is_some_and(|s| now.since(s) >= self.plan.timeout).then_some(Outcome::Timeout)
     }

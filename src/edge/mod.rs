@@ -26,6 +26,7 @@ mod h2;
 mod leg;
 pub mod listener;
 mod message;
+mod proxy;
 mod relay;
 mod socket;
 pub mod stale;

@@ -12,6 +12,7 @@ use super::leg::feed;
 use super::upload::Upload;
 use crate::clock;
 use crate::live::Flight;
+use crate::model::outcome::Outcome;
 use crate::model::time::{Duration, Moment};
 use crate::upstream::{Conn, Event, Pool, Stream};
 use bytes::{Buf, BytesMut};
@@ -21,6 +22,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
+/// An answer that goes on for longer is a stream: its length says nothing of how busy the endpoint is, and it must not take
+/// room from requests whose does.
+const STREAM: Duration = Duration::from_secs(2);
 /// Bytes a tunnel holds in each direction.
 const TUNNEL: usize = 16 << 10;
 
@@ -33,8 +37,9 @@ pub(super) enum Blame {
 }
 
 /// How passing an answer on ended.
-#[derive(Debug)]
-pub(super) struct Relayed {
+pub(super) struct Relayed<'p> {
+    /// The attempt, where it has not ended well yet.
+    pub(super) flight: Option<Flight<'p>>,
     pub(super) ending: Ending,
     pub(super) blame: Blame,
     /// Body bytes handed to the client's side.
@@ -48,10 +53,25 @@ pub(super) struct Way<'a, 'c, 'p> {
     pub(super) upload: &'a mut Upload,
     pub(super) alarm: &'a mut Alarm,
     pub(super) idle: Duration,
-    pub(super) flight: Option<&'a mut Flight<'p>>,
+    pub(super) flight: Option<Flight<'p>>,
+    /// An answer that is read to its end is a success.
+    pub(super) good: bool,
 }
 
 impl Way<'_, '_, '_> {
+    /// The endpoint has done its part; how soon the client reads it is not its affair.
+    fn done(&mut self) {
+        let now = clock::now();
+        if let Some(mut flight) = self.flight.take() {
+            flight.heard(now);
+            if self.good {
+                flight.end(now, Outcome::Ok);
+            } else {
+                self.flight = Some(flight);
+            }
+        }
+    }
+
     fn heard(&mut self) {
         if let Some(flight) = &mut self.flight {
             flight.heard(clock::now());
@@ -60,8 +80,9 @@ impl Way<'_, '_, '_> {
 }
 
 /// Pass on an answer whose head is queued already. The connection goes back to its pool as soon as it is free.
-pub(super) async fn answer(mut way: Way<'_, '_, '_>, conn: Conn, mut next: usize, pool: &Pool) -> Relayed {
+pub(super) async fn answer<'p>(mut way: Way<'_, '_, 'p>, conn: Conn, mut next: usize, pool: &Pool) -> Relayed<'p> {
     let (mut conn, mut sent, mut moved, mut until) = (Some(conn), 0, true, Moment::FAR);
+    let mut stream_at = None;
     let end = |ending, blame, why| Poll::Ready((ending, blame, why));
     let (ending, blame, why) = poll_fn(|cx| {
         loop {
@@ -89,7 +110,7 @@ pub(super) async fn answer(mut way: Way<'_, '_, '_>, conn: Conn, mut next: usize
                         if let Some(up) = conn.take() {
                             pool.checkin(up);
                         }
-                        way.heard();
+                        way.done();
                     }
                     Poll::Ready(Ok(_)) if way.down.full() => {}
                     Poll::Ready(Ok(_)) => continue,
@@ -114,6 +135,7 @@ pub(super) async fn answer(mut way: Way<'_, '_, '_>, conn: Conn, mut next: usize
                     moved = true;
                     continue;
                 }
+                Poll::Pending if was_full => way.flight.iter_mut().for_each(Flight::park),
                 Poll::Pending => {}
             }
             if way.upload.complete() && way.down.poll_gone(cx).is_ready() {
@@ -121,9 +143,17 @@ pub(super) async fn answer(mut way: Way<'_, '_, '_>, conn: Conn, mut next: usize
             }
             if std::mem::take(&mut moved) {
                 way.heard();
-                until = clock::now() + way.idle;
+                let now = clock::now();
+                until = now + way.idle;
+                stream_at.get_or_insert(now + STREAM);
             }
-            ready!(way.alarm.poll(cx, until));
+            let due = stream_at.map_or(until, |at| until.min(at));
+            ready!(way.alarm.poll(cx, due));
+            if due < until {
+                stream_at = Some(Moment::FAR);
+                way.flight.iter_mut().for_each(Flight::park);
+                continue;
+            }
             return if way.down.idle() {
                 end(Ending::Truncated, Blame::Backend, Some("the answer stalled"))
             } else {
@@ -132,11 +162,13 @@ pub(super) async fn answer(mut way: Way<'_, '_, '_>, conn: Conn, mut next: usize
         }
     })
     .await;
-    Relayed { ending, blame, sent, why }
+    Relayed { flight: way.flight, ending, blame, sent, why }
 }
 
 /// Carry bytes both ways after 101, until both sides have ended, one broke, or nothing moved for the idle time.
-pub(super) async fn tunnel(mut way: Way<'_, '_, '_>, conn: Conn) -> Relayed {
+pub(super) async fn tunnel<'p>(mut way: Way<'_, '_, 'p>, conn: Conn) -> Relayed<'p> {
+    // What follows is no answer any more, and takes no room among those that are.
+    way.done();
     let (mut up, first) = conn.into_upgraded();
     let mut sent = first.len() as u64;
     way.down.push_raw(first);
@@ -200,7 +232,7 @@ pub(super) async fn tunnel(mut way: Way<'_, '_, '_>, conn: Conn) -> Relayed {
         way.alarm.poll(cx, until)
     })
     .await;
-    Relayed { ending: Ending::Broken, blame: Blame::Nobody, sent, why: None }
+    Relayed { flight: way.flight, ending: Ending::Broken, blame: Blame::Nobody, sent, why: None }
 }
 
 fn write_out(up: &mut Stream, out: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

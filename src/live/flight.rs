@@ -35,6 +35,8 @@ pub struct Flight<'a> {
     overdue: bool,
     late: bool,
     ended: bool,
+    /// Taken out of the gauge of requests in flight before its end.
+    parked: bool,
     /// Time to first byte, until it is known whether the answer was good.
     took: Option<Duration>,
 }
@@ -53,7 +55,20 @@ impl<'a> Flight<'a> {
         pool.ear.wait(now);
         endpoint.inflight.fetch_add(1, Relaxed);
         endpoint.ear.wait(now);
-        Self { pool, endpoint, pace, bit, began: now, trial, waiting: true, overdue: false, late: false, ended: false, took: None }
+        Self {
+            pool,
+            endpoint,
+            pace,
+            bit,
+            began: now,
+            trial,
+            waiting: true,
+            overdue: false,
+            late: false,
+            ended: false,
+            parked: false,
+            took: None,
+        }
     }
 
     /// When anything was last heard from the endpoint, by any request; `ZERO`: never.
@@ -63,6 +78,35 @@ impl<'a> Flight<'a> {
     /// When it began.
     pub fn began(&self) -> Moment {
         self.began
+    }
+
+    /// The request's body is still coming in from the client: until [`Flight::handed_over`] the endpoint is not waited for.
+    pub fn uploads(&mut self) {
+        self.wait_over();
+    }
+
+    /// The last byte of the request is on its way: from now on the endpoint is waited for, and its time runs.
+    pub fn handed_over(&mut self, now: Moment) {
+        if self.waiting || self.took.is_some() {
+            return;
+        }
+        self.began = now;
+        self.waiting = true;
+        self.pool.ear.wait(now);
+        self.endpoint.ear.wait(now);
+        if std::mem::take(&mut self.parked) {
+            self.pool.inflight.fetch_add(1, Relaxed);
+            self.endpoint.inflight.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The client alone keeps it from its end (it sends or reads slowly): it is not the endpoint's work any more, and must
+    /// not take room from requests that are.
+    pub fn park(&mut self) {
+        if !std::mem::replace(&mut self.parked, true) {
+            self.pool.inflight.fetch_sub(1, Relaxed);
+            self.endpoint.inflight.fetch_sub(1, Relaxed);
+        }
     }
 
     /// Anything came from the endpoint: more of an answer, an informational head.
@@ -75,9 +119,9 @@ impl<'a> Flight<'a> {
     /// The answer has begun: nothing is waited for any more.
     #[inline]
     pub fn first_byte(&mut self, now: Moment) {
+        self.pool.ear.hear_first(now);
+        self.endpoint.ear.hear_first(now);
         if self.waiting {
-            self.pool.ear.hear_first(now);
-            self.endpoint.ear.hear_first(now);
             self.took = Some(now.since(self.began));
             if self.late {
                 self.pool.revived.fetch_add(1, Relaxed);
@@ -145,8 +189,7 @@ impl<'a> Flight<'a> {
         self.ended = true;
         self.wait_over();
         self.pool.ends.add(outcome);
-        self.pool.inflight.fetch_sub(1, Relaxed);
-        self.endpoint.inflight.fetch_sub(1, Relaxed);
+        self.park();
     }
 }
 
