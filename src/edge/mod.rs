@@ -30,6 +30,8 @@ mod proxy;
 mod relay;
 mod socket;
 pub mod stale;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod upload;
 pub mod worker;
