@@ -141,7 +141,9 @@ pub(crate) async fn http1(worker: &Rc<Worker>, guest: &Guest, stream: Stream) {
             Next::Request(request) => {
                 served += 1;
                 h1.begin(&request, request.keep_alive && !worker.draining() && !full(worker, served));
-                match exchange::run(worker, guest, &request, Downstream::H1(&mut h1), &mut alarm).await {
+                // On the heap, for as long as the request lasts: an idle connection's task would otherwise keep room for it.
+                let exchange = async { exchange::run(worker, guest, &request, Downstream::H1(&mut h1), &mut alarm).await };
+                match Box::pin(exchange).await {
                     Ending::Broken => return,
                     Ending::Truncated => return h1.cut(),
                     Ending::Told => {}
