@@ -12,34 +12,32 @@
 //! Nothing is spawned and nothing is sent to other tasks: attempts (two at most at once), the client and the timer are polled by one
 //! task, and whatever is given up is dropped, which takes it out of every gauge.
 
+mod ending;
+mod facts;
+mod record;
+
 use super::alarm::Alarm;
 use super::answer::{self, Reply};
 use super::connection::Guest;
 use super::downstream::{Downstream, Ending};
 use super::leg::{Leg, Message, Turn};
 use super::message::Ids;
-use super::relay::{self, Blame, Way};
 use super::upload::{Fault, Upload};
 use super::worker::Worker;
 use super::{access, message};
 use crate::clock;
 use crate::http1::{BodyFraming, RequestHead, ResponseHead};
-use crate::live::Flight;
-use crate::live::Picture;
+use crate::live::{Flight, Picture};
 use crate::model::id::{PoolIx, RouteIx};
 use crate::model::outcome::{Outcome, RequestOutcome, Sent};
 use crate::model::policy::{Route, Writes};
 use crate::model::time::{Duration, Moment};
-use crate::model::topology::{Affinity, Topology};
-use crate::model::view::Facts;
 use crate::steer::attempt::{Attempt, Step, Try};
-use crate::steer::fallback::{self, Refusal};
-use crate::steer::{choose, classify, eject};
+use crate::steer::classify;
+use crate::steer::fallback::Refusal;
 use crate::upstream::Conn;
 use smallvec::SmallVec;
 use std::future::poll_fn;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// A client that ended its side while it waits may be gone (every client that closes looks so at first) or may
@@ -48,7 +46,7 @@ const HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// Answer one request.
 pub(crate) async fn run(worker: &Worker, guest: &Guest, request: &RequestHead, mut down: Downstream<'_>, alarm: &mut Alarm) -> Ending {
-    let (picture, began) = (worker.published.load_full(), clock::now());
+    let (picture, began) = (worker.picture(), clock::now());
     let found = match before_routing(worker, guest, &picture, request, began) {
         Some(reply) => Err(reply),
         None => picture.view.config.routes.find(&request.facts()).ok_or_else(answer::no_route),
@@ -57,7 +55,7 @@ pub(crate) async fn run(worker: &Worker, guest: &Guest, request: &RequestHead, m
         Ok(route) => Exchange::new(worker, guest, &picture, request, route, down, alarm, began),
         Err(reply) => {
             down.say(&reply);
-            let ending = flushed(&mut down).await;
+            let ending = flushed(&mut down, alarm, picture.view.topology().limits.body_timeout).await;
             access::refused(worker, guest, request, &reply, down.protocol(), began);
             return ending;
         }
@@ -83,28 +81,15 @@ fn before_routing(worker: &Worker, guest: &Guest, picture: &Picture, request: &R
     answer::local(request, guest.settings.config.redirect_https && !guest.https)
 }
 
-async fn flushed(down: &mut Downstream<'_>) -> Ending {
-    match poll_fn(|cx| down.poll_flush(cx)).await {
-        Ok(()) => Ending::Told,
-        Err(_) => Ending::Broken,
-    }
-}
-
-/// What keeps the client in its region, where its service wants that.
-fn affinity(topology: &Topology, route: &Route, request: &RequestHead, guest: &Guest) -> Option<u64> {
-    match topology.services[route.service.at()].affinity.as_ref()? {
-        Affinity::Header(name) => request.head.get(name).map(choose::affinity),
-        Affinity::Cookie(name) => request.head.all("cookie").find_map(|line| cookie(line, name)).map(choose::affinity),
-        Affinity::ClientIp => Some(match guest.address {
-            IpAddr::V4(a) => choose::affinity(&a.octets()),
-            IpAddr::V6(a) => choose::affinity(&a.octets()[..8]),
-        }),
-    }
-}
-
-/// A cookie's value in a `Cookie` line.
-fn cookie<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    line.split(|b| *b == b';').map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+/// Send what is queued, to a client that has `idle` to take it.
+async fn flushed(down: &mut Downstream<'_>, alarm: &mut Alarm, idle: Duration) -> Ending {
+    let mut until = None;
+    poll_fn(|cx| match down.poll_flush(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ending::Told),
+        Poll::Ready(Err(_)) => Poll::Ready(Ending::Broken),
+        Poll::Pending => alarm.poll(cx, *until.get_or_insert_with(|| clock::now() + idle)).map(|()| Ending::Broken),
+    })
+    .await
 }
 
 /// How looking for an answer ended.
@@ -188,21 +173,14 @@ impl<'p> Exchange<'p> {
         let topology = picture.view.topology();
         let route = &topology.routes[index.at()];
         picture.cells.route(index).arrived();
-        let facts = Facts {
-            route: index,
-            safe: request.method.is_safe(),
-            keyed: request.head.get("idempotency-key").is_some(),
-            upgrade: request.upgrade().is_some(),
-            started: began,
-            priority: route.priority,
-        };
+        let facts = facts::facts(request, index, route, began);
         let streaming = !matches!(request.framing, BodyFraming::None | BodyFraming::Length(0));
-        let mut machine = Attempt::new(facts, &picture.view).with_affinity(affinity(topology, route, request, guest));
+        let mut machine = Attempt::new(facts, &picture.view).with_affinity(facts::affinity(topology, route, request, guest));
         let upload = if streaming {
             machine.streams();
             Upload::new(&topology.limits, &worker.replay, facts.repeatable(&route.retry, Sent::Incomplete))
         } else {
-            Upload::none(&topology.limits, &worker.replay)
+            Upload::none()
         };
         let ids = Ids::new(&mut worker.dice.borrow_mut());
         Self {
@@ -289,7 +267,7 @@ impl<'p> Exchange<'p> {
             self.picture.cells.service(self.route.service).retried();
         }
         let flight = self.picture.cells.begin(self.index, plan.endpoint, now, plan.trial);
-        let Some(target) = self.worker.target(self.picture, plan, self.route, self.request.host()) else {
+        let Some(target) = self.worker.target(self.picture, plan.endpoint, self.request.host()) else {
             self.landed(plan, flight, Outcome::Connect, now);
             return self.machine.ended(plan.id, Outcome::Connect, Sent::Nothing, now);
         };
@@ -394,25 +372,6 @@ impl<'p> Exchange<'p> {
         self.machine.ended(id, Outcome::Cancelled, leg.sent(), now);
     }
 
-    /// Record how an attempt ended; a failure may take its endpoint out at once.
-    fn landed(&mut self, plan: Try, flight: Flight<'p>, outcome: Outcome, now: Moment) {
-        let streak = flight.end(now, outcome);
-        if plan.hedge {
-            self.picture.cells.service(self.route.service).hedged(false);
-        }
-        if !outcome.is_failure() {
-            return;
-        }
-        self.failed.push(plan.pool);
-        let topology = self.picture.view.topology();
-        let (pool, cells) = (&topology.pools[plan.pool.at()], &*self.picture.cells);
-        let (failover, endpoint) = (&topology.services[pool.service.at()].failover, cells.endpoint(plan.endpoint));
-        let dice = &mut self.worker.dice.borrow_mut();
-        if let Some(out) = eject::judge(streak.failures, streak.hard, failover, pool, cells, endpoint.ejections(), now, dice) {
-            endpoint.eject(now, now + out, streak.hard);
-        }
-    }
-
     /// No answer can be had. What still runs has failed, if it had more time than it normally needs.
     fn give_up(&mut self, why: Refusal, now: Moment) -> Verdict<'p> {
         for i in 0..self.legs.len() {
@@ -422,131 +381,5 @@ impl<'p> Exchange<'p> {
             self.legs[i] = None;
         }
         Verdict::Refused(why)
-    }
-
-    /// Pass a backend's answer on, and count how the attempt ended.
-    async fn relay(&mut self, won: Won<'p>) -> Told {
-        let cells = &*self.picture.cells;
-        for lost in self.legs.iter_mut().filter_map(Option::take) {
-            if lost.plan.hedge {
-                cells.service(self.route.service).hedged(false);
-            }
-        }
-        if won.answer.plan.hedge {
-            cells.service(self.route.service).hedged(true);
-        }
-        let Won { answer, mut flight, outcome } = won;
-        if outcome == Outcome::Ok {
-            flight.accepted();
-        }
-        let plan = Try { hedge: false, ..answer.plan };
-        let (told, blame, flight) = self.pass(answer, Some(flight), outcome == Outcome::Ok).await;
-        match (blame, flight) {
-            (Blame::Nobody, Some(flight)) => self.landed(plan, flight, outcome, clock::now()),
-            (Blame::Backend, Some(flight)) => self.landed(plan, flight, Outcome::Reset, clock::now()),
-            // The client's doing says nothing about the endpoint; or the attempt has ended well.
-            _ => {}
-        }
-        told
-    }
-
-    /// Pass an answer on to the client, and the rest of the request's body to the endpoint.
-    /// `good`: the attempt counts as a success as soon as the answer was read to its end. What did not end so comes back.
-    async fn pass(&mut self, answer: Answer, flight: Option<Flight<'p>>, good: bool) -> (Told, Blame, Option<Flight<'p>>) {
-        let Answer { plan, conn, next, head } = answer;
-        // Nothing is repeated once an answer has begun.
-        self.upload.let_go();
-        let first_byte = clock::now();
-        let region = self.shown_region(plan);
-        self.down.head(&head, &self.route.response_headers, region.as_deref());
-        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle: self.route.idle_timeout, flight, good };
-        let relayed =
-            if head.status == 101 { relay::tunnel(way, conn).await } else { relay::answer(way, conn, next, &self.worker.upstream).await };
-        let outcome = match (relayed.blame, head.status) {
-            (Blame::Backend, _) | (_, 500..) => RequestOutcome::Failed,
-            (_, 400..500) => RequestOutcome::ClientError,
-            _ => RequestOutcome::Ok,
-        };
-        let (ending, sent, why) = (relayed.ending, relayed.sent, relayed.why);
-        let told = Told { ending, status: head.status, outcome, answered_by: Some(plan), first_byte: Some(first_byte), sent, why };
-        (told, relayed.blame, relayed.flight)
-    }
-
-    /// No region could answer: say so as the route wants it said.
-    async fn degrade(&mut self, why: Refusal) -> Told {
-        if why == Refusal::Shed {
-            self.picture.cells.route(self.index).shed();
-        }
-        let plan = fallback::decide(self.route, why, self.machine.facts(), &mut self.worker.dice.borrow_mut());
-        let ours_says_less = matches!(plan.answer.outcome, RequestOutcome::Shed | RequestOutcome::Unavailable);
-        match self.held.take() {
-            Some(held) if ours_says_less => self.pass(held, None, false).await.0,
-            _ => self.say(&plan.answer.into()).await,
-        }
-    }
-
-    /// The client did not keep what its request promised, or is gone.
-    async fn blame(&mut self, fault: Fault) -> Told {
-        self.legs = [None, None];
-        match answer::fault(fault) {
-            Some(reply) => self.say(&reply).await,
-            None => Told {
-                ending: Ending::Broken,
-                status: 0,
-                outcome: RequestOutcome::ClientError,
-                answered_by: None,
-                first_byte: None,
-                sent: 0,
-                why: Some("the client went away"),
-            },
-        }
-    }
-
-    async fn say(&mut self, reply: &Reply) -> Told {
-        self.down.say(reply);
-        let first_byte = clock::now();
-        Told {
-            ending: flushed(&mut self.down).await,
-            status: reply.status,
-            outcome: reply.outcome,
-            answered_by: None,
-            first_byte: Some(first_byte),
-            sent: reply.body.len() as u64,
-            why: reply.why,
-        }
-    }
-
-    /// Count the request, and say of its failed attempts whether the pool or the request was at fault.
-    fn settle(&self, told: &Told) {
-        let (topology, cells, now) = (self.picture.view.topology(), &*self.picture.cells, clock::now());
-        cells.route(self.index).finished(told.outcome, now.since(self.machine.facts().started));
-        let region = |p: PoolIx| topology.pools[p.at()].region;
-        let good = told.answered_by.filter(|_| told.status < 500).map(|plan| region(plan.pool));
-        for (i, pool) in self.failed.iter().enumerate() {
-            match good {
-                Some(good) if good != region(*pool) => cells.contradicted(*pool),
-                Some(_) => {}
-                None => {
-                    let elsewhere = |(j, other): (usize, &PoolIx)| j != i && region(*other) != region(*pool);
-                    if self.failed.iter().enumerate().any(elsewhere) {
-                        cells.confirmed(*pool);
-                    }
-                }
-            }
-        }
-        access::finished(self, told, now);
-    }
-
-    /// What the access log wants to know, beside [`Told`].
-    pub(super) fn parties(&self) -> (&Worker, &Guest, &RequestHead, &Picture) {
-        (self.worker, self.guest, self.request, self.picture)
-    }
-    pub(super) fn tallies(&self) -> (Moment, u8, &Ids) {
-        (self.began, self.attempts, &self.ids)
-    }
-    /// `Evenkeel-Region`, where the operator wants it shown.
-    fn shown_region(&self, plan: Try) -> Option<Arc<str>> {
-        let topology = self.picture.view.topology();
-        topology.edge.expose_region.then(|| topology.regions[topology.pools[plan.pool.at()].region.at()].name.clone())
     }
 }

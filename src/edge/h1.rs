@@ -87,7 +87,8 @@ impl H1 {
 
     /// Whether the connection survives the answer that was given.
     pub(crate) fn keeps(&self) -> bool {
-        self.keep && !self.broken && !self.fin
+        // A client that said all it has to say may have said more than one request.
+        self.keep && !self.broken && (!self.fin || !self.input.is_empty())
     }
 
     /// Whether the request was read to its end.

@@ -1,18 +1,27 @@
 //! The way of a request: accept, read the head (the picture is loaded once), route, then
 //! loop { step, attempt, classify, record }, and relay the answer or say why there is none.
 //!
+//! ```text
+//! listener ─▶ worker ─▶ connection ─┬─ h1 ─┐                ┌─ leg ─▶ upstream
+//!                       (tls, proxy) └─ h2 ─┴─ downstream ◀─▶ exchange ─┴─ leg ─▶ upstream
+//!                                              upload ─────▲   │
+//!                                              relay ◀─────────┴──▶ answer
+//! ```
+//!
 //! | room | what it does |
 //! |---|---|
-//! | [`listener`] | sockets bound once, accepted by every worker, permits, live changes |
-//! | [`connection`] | one HTTP/1.1 connection: heads, deadlines, pipelining, keep-alive, closing without a reset |
-//! | [`exchange`] | one request from its head to the end of its answer |
-//! | [`relay`] | bodies, trailers and tunnels once the answer has begun |
-//! | [`answer`] | what the proxy says itself |
+//! | [`listener`], [`tls`] | sockets bound once, certificates, live changes |
+//! | [`worker`] | the threads, what they accept, how they leave |
+//! | `connection`, `clients`, `proxy` | one client: its places, its heads and their time, closing without a reset |
+//! | `h1`, `h2`, `downstream` | what a client speaks |
+//! | `exchange`, `leg` | one request from its head to the end of its answer, and its attempts |
+//! | `upload`, `relay` | bodies both ways, trailers, tunnels |
+//! | `message`, `answer` | heads towards endpoints; what the proxy says itself |
 //! | [`access`] | what is written down about a request |
+//! | [`stale`] | last good copies |
 //!
-//! Both directions of a request run in one task, polled by hand: what the exchange needs of
-//! an upstream connection is therefore `poll_*` methods on `&mut self` (write, read head, read body), each of
-//! which may be called while the other direction is pending. Nothing is boxed or spawned per request.
+//! Both directions of a request, its attempts and its timer are polled by one task: nothing is spawned, sent or locked
+//! per request, and whatever is dropped is over.
 
 pub mod access;
 mod alarm;

@@ -82,7 +82,7 @@ impl Way<'_, '_, '_> {
 /// Pass on an answer whose head is queued already. The connection goes back to its pool as soon as it is free.
 pub(super) async fn answer<'p>(mut way: Way<'_, '_, 'p>, conn: Conn, mut next: usize, pool: &Pool) -> Relayed<'p> {
     let (mut conn, mut sent, mut moved, mut until) = (Some(conn), 0, true, Moment::FAR);
-    let mut stream_at = None;
+    let (mut stream_at, mut received) = (None, way.upload.received);
     let end = |ending, blame, why| Poll::Ready((ending, blame, why));
     let (ending, blame, why) = poll_fn(|cx| {
         loop {
@@ -91,6 +91,7 @@ pub(super) async fn answer<'p>(mut way: Way<'_, '_, 'p>, conn: Conn, mut next: u
                 if feed(up, &mut next, way.upload, way.down, cx).is_err() {
                     return end(Ending::Truncated, Blame::Client, Some("the request body broke off"));
                 }
+                moved |= std::mem::replace(&mut received, way.upload.received) != way.upload.received;
                 let turn = if way.down.full() { up.poll_send(cx).map(|()| Ok(Event::Flushed)) } else { up.poll_event(cx) };
                 match turn {
                     Poll::Pending => {}

@@ -56,16 +56,16 @@ pub(crate) struct Upload {
     first: usize,
     end: Option<Option<Arc<Head>>>,
     fault: Option<Fault>,
-    keep: bool,
     kept: usize,
-    store: Arc<ReplayStore>,
+    /// Where what is kept is counted; `None`: nothing is kept (any more).
+    store: Option<Arc<ReplayStore>>,
     bounds: Bounds,
     /// Bytes read so far.
     pub(crate) received: u64,
     window: Option<Window>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Bounds {
     replay: usize,
     replay_total: usize,
@@ -91,25 +91,24 @@ impl Upload {
             timeout: limits.body_timeout,
             min_rate: limits.body_min_rate,
         };
-        Self {
-            pieces: VecDeque::new(),
-            first: 0,
-            end: None,
-            fault: None,
-            keep,
-            kept: 0,
-            store: store.clone(),
-            bounds,
-            received: 0,
-            window: None,
-        }
+        let mut upload = Self::none();
+        (upload.end, upload.bounds, upload.store) = (None, bounds, keep.then(|| store.clone()));
+        upload
     }
 
     /// Of a request without a body.
-    pub(crate) fn none(limits: &Limits, store: &Arc<ReplayStore>) -> Self {
-        let mut none = Self::new(limits, store, false);
-        none.end = Some(None);
-        none
+    pub(crate) fn none() -> Self {
+        Self {
+            pieces: VecDeque::new(),
+            first: 0,
+            end: Some(None),
+            fault: None,
+            kept: 0,
+            store: None,
+            bounds: Bounds::default(),
+            received: 0,
+            window: None,
+        }
     }
 
     /// Whether the client has sent all of it.
@@ -119,12 +118,17 @@ impl Upload {
 
     /// Whether an attempt may begin from the first byte.
     pub(crate) fn whole(&self) -> bool {
-        self.first == 0
+        self.has(0)
+    }
+
+    /// Whether what follows from part `at` on can still be had.
+    pub(crate) fn has(&self, at: usize) -> bool {
+        at >= self.first
     }
 
     /// What part `at` (counted from 0) is; reads from the client where it is not here yet. `Part::End` has no number of its own.
     pub(crate) fn poll(&mut self, at: usize, down: &mut Downstream<'_>, cx: &mut Context<'_>) -> Poll<Result<Part, Fault>> {
-        debug_assert!(at >= self.first, "part {at} of the body is gone");
+        debug_assert!(self.has(at), "part {at} of the body is gone");
         loop {
             if let Some(data) = self.pieces.get(at - self.first) {
                 return Poll::Ready(Ok(Part::Data(data.clone())));
@@ -147,7 +151,9 @@ impl Upload {
         let mut next = Some(read);
         while let Some(read) = next.take() {
             self.take_one(read);
-            if self.end.is_none() && self.fault.is_none() {
+            if self.end.is_some() {
+                self.window = None;
+            } else if self.fault.is_none() {
                 // What is here already comes along: where the length is known, the end is then known with the last byte.
                 next = down.buffered_body();
             }
@@ -174,10 +180,8 @@ impl Upload {
     }
 
     fn account(&mut self, more: usize) {
-        if !self.keep {
-            return;
-        }
-        let total = self.store.0.fetch_add(more, Relaxed) + more;
+        let Some(store) = &self.store else { return };
+        let total = store.0.fetch_add(more, Relaxed) + more;
         self.kept += more;
         if self.kept > self.bounds.replay || total > self.bounds.replay_total {
             self.let_go();
@@ -186,13 +190,14 @@ impl Upload {
 
     /// The request will not be repeated any more: keep nothing that was sent.
     pub(crate) fn let_go(&mut self) {
-        self.keep = false;
-        self.store.0.fetch_sub(std::mem::take(&mut self.kept), Relaxed);
+        if let Some(store) = self.store.take() {
+            store.0.fetch_sub(std::mem::take(&mut self.kept), Relaxed);
+        }
     }
 
     /// Everything before part `at` was sent, and no other attempt is behind.
     pub(crate) fn sent(&mut self, at: usize) {
-        while !self.keep && self.first < at && !self.pieces.is_empty() {
+        while self.store.is_none() && self.first < at && !self.pieces.is_empty() {
             self.pieces.pop_front();
             self.first += 1;
         }

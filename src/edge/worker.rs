@@ -13,10 +13,8 @@ use super::{access, connection};
 use crate::clock;
 use crate::live::{Beats, Picture, Published};
 use crate::model::dice::Dice;
-use crate::model::id::ServiceIx;
-use crate::model::policy::Route;
+use crate::model::id::{EndpointIx, ServiceIx};
 use crate::model::topology::{IdleConnections, Protocol, ServiceTls};
-use crate::steer::attempt::Try;
 use crate::upstream::tls::ClientTls;
 use crate::upstream::{Dial, Pool, Target, TcpDial};
 use std::cell::{Cell, RefCell};
@@ -121,6 +119,7 @@ pub(crate) struct Worker {
     pub(crate) clients: Arc<Clients>,
     pub(crate) replay: Arc<ReplayStore>,
     pub(crate) access: Arc<access::Log>,
+    kept: RefCell<Rc<Arc<Picture>>>,
     client_tls: RefCell<(u64, HashMap<ServiceIx, Option<Arc<ClientTls>>>)>,
     threads: usize,
     draining: Cell<bool>,
@@ -143,6 +142,7 @@ impl Worker {
             clients: shared.clients.clone(),
             replay: shared.replay.clone(),
             access: setup.access.clone(),
+            kept: RefCell::new(Rc::new(setup.published.load_full())),
             client_tls: RefCell::default(),
             threads,
             draining: Cell::new(false),
@@ -190,28 +190,44 @@ impl Worker {
         }
     }
 
+    /// The newest picture, to keep for the life of a request. Counted per worker: the shared count would be fought over by all.
+    pub(crate) fn picture(&self) -> Rc<Arc<Picture>> {
+        let newest = self.published.load();
+        let mut kept = self.kept.borrow_mut();
+        if !Arc::ptr_eq(&newest, &kept) {
+            *kept = Rc::new(newest.clone());
+        }
+        kept.clone()
+    }
+
     /// Where an attempt goes, as its service wants to be spoken to. `None`: its TLS cannot be set up (and it is never
     /// spoken to without).
-    pub(crate) fn target(&self, picture: &Picture, plan: Try, route: &Route, host: &str) -> Option<Target> {
+    pub(crate) fn target(&self, picture: &Picture, to: EndpointIx, host: &str) -> Option<Target> {
         let topology = picture.view.topology();
-        let (service, endpoint) = (&topology.services[route.service.at()], &topology.endpoints[plan.endpoint.at()]);
+        let endpoint = &topology.endpoints[to.at()];
+        let index = topology.pools[endpoint.pool.at()].service;
+        let service = &topology.services[index.at()];
         let newest = self.published.load();
         let same = newest.view.config.generation == picture.view.config.generation;
         let view = if same { &newest.view } else { &picture.view };
         let tls = match &service.tls {
             None => None,
             Some(tls) => {
-                let client = self.client_tls(picture.view.config.generation, route.service, tls, service.protocol)?;
+                let client = self.client_tls(picture.view.config.generation, index, tls, service.protocol)?;
                 let name = client.name(host, endpoint.address.ip());
                 Some((client, name))
             }
         };
         Some(Target {
-            id: picture.cells.endpoint(plan.endpoint).cell_id(),
+            id: picture.cells.endpoint(to).cell_id(),
             address: endpoint.address,
-            epoch: view.pools[plan.pool.at()].epoch,
+            epoch: view.pools[endpoint.pool.at()].epoch,
             connect_timeout: service.connect_timeout,
-            idle: IdleConnections { max: service.idle.max.div_ceil(self.threads), ..service.idle },
+            idle: IdleConnections {
+                max: service.idle.max.div_ceil(self.threads),
+                warm: service.idle.warm.div_ceil(self.threads),
+                timeout: service.idle.timeout,
+            },
             tls,
         })
     }
@@ -272,18 +288,38 @@ impl Drop for Presence {
     }
 }
 
-/// Close idle connections to endpoints that ended, or whose endpoint or epoch is gone.
+/// Close idle connections to endpoints that ended, or whose endpoint or epoch is gone; open those that are to be kept warm.
 async fn housekeep(worker: Rc<Worker>) {
     loop {
-        tokio::time::sleep(HOUSEKEEPING).await;
-        worker.upstream.sweep();
-        let picture = worker.published.load_full();
+        let picture = worker.picture();
         let topology = picture.view.topology();
         let live: HashMap<u64, u32> = (0..topology.endpoints.len())
             .map(|i| (picture.cells.endpoint(i.into()).cell_id(), picture.view.pools[topology.endpoints[i].pool.at()].epoch))
             .collect();
+        worker.upstream.sweep();
         worker.upstream.retain(|id, epoch| live.get(&id) == Some(&epoch));
+        for i in 0..topology.endpoints.len() {
+            if let Some(target) = cold(&worker, &picture, i.into()) {
+                let worker = worker.clone();
+                // What cannot be opened is tried again at the next round; whether an endpoint is well is for probes and requests to say.
+                spawn_local(async move { worker.upstream.warm(&target).await });
+            }
+        }
+        drop(picture);
+        tokio::time::sleep(HOUSEKEEPING).await;
     }
+}
+
+/// Where connections are missing that are to be kept warm. Not to endpoints that are out, and not where the name asked for
+/// in the TLS handshake is the request's own.
+fn cold(worker: &Worker, picture: &Picture, e: EndpointIx) -> Option<Target> {
+    let topology = picture.view.topology();
+    let pool = topology.endpoints[e.at()].pool;
+    let by_name = topology.services[topology.pools[pool.at()].service.at()].tls.as_ref().is_some_and(|t| t.sni.is_none());
+    if by_name || picture.view.pools[pool.at()].dead || picture.cells.endpoint(e).out(clock::now()) {
+        return None;
+    }
+    worker.target(picture, e, "").filter(|t| worker.upstream.idle(t.id) < t.idle.warm)
 }
 
 /// Accept at every door there is and comes to be.

@@ -39,7 +39,7 @@ impl World {
             .collect();
         let text = format!(
             "version: 1\nlisteners: [{{address: 127.0.0.1:0}}]\nadmin: null\nlimits: {{{}}}\nregions:\n{regions}services:\n  app:\n    \
-             health: null\n    pools:\n{pools}routes:\n  - {{name: all, match: {{path_prefix: /}}, service: app, {}}}\n",
+             health: null\n    idle_connections: {{warm: 0}}\n    pools:\n{pools}routes:\n  - {{name: all, match: {{path_prefix: /}}, service: app, {}}}\n",
             w.limits, w.route
         );
         let state = tempfile::tempdir().unwrap();

@@ -1,0 +1,106 @@
+//! How a request is answered: with a backend's answer, with what the route wants said without one, or with what the client did wrong.
+
+use super::super::answer::{self, Reply};
+use super::super::downstream::Ending;
+use super::super::relay::{self, Blame, Way};
+use super::super::upload::Fault;
+use super::{Answer, Exchange, Told, Won, flushed};
+use crate::clock;
+use crate::live::Flight;
+use crate::model::outcome::{Outcome, RequestOutcome};
+use crate::steer::attempt::Try;
+use crate::steer::fallback::{self, Refusal};
+
+impl<'p> Exchange<'p> {
+    /// Pass a backend's answer on, and count how the attempt ended.
+    pub(super) async fn relay(&mut self, won: Won<'p>) -> Told {
+        let cells = &*self.picture.cells;
+        for lost in self.legs.iter_mut().filter_map(Option::take) {
+            if lost.plan.hedge {
+                cells.service(self.route.service).hedged(false);
+            }
+        }
+        if won.answer.plan.hedge {
+            cells.service(self.route.service).hedged(true);
+        }
+        let Won { answer, mut flight, outcome } = won;
+        if outcome == Outcome::Ok {
+            flight.accepted();
+        }
+        let plan = Try { hedge: false, ..answer.plan };
+        let (told, blame, flight) = self.pass(answer, Some(flight), outcome == Outcome::Ok).await;
+        match (blame, flight) {
+            (Blame::Nobody, Some(flight)) => self.landed(plan, flight, outcome, clock::now()),
+            (Blame::Backend, Some(flight)) => self.landed(plan, flight, Outcome::Reset, clock::now()),
+            // The client's doing says nothing about the endpoint; or the attempt has ended well.
+            _ => {}
+        }
+        told
+    }
+
+    /// Pass an answer on to the client, and the rest of the request's body to the endpoint.
+    /// `good`: the attempt counts as a success as soon as the answer was read to its end. What did not end so comes back.
+    async fn pass(&mut self, answer: Answer, flight: Option<Flight<'p>>, good: bool) -> (Told, Blame, Option<Flight<'p>>) {
+        let Answer { plan, conn, next, head } = answer;
+        // Nothing is repeated once an answer has begun.
+        self.upload.let_go();
+        let first_byte = clock::now();
+        let region = self.shown_region(plan);
+        self.down.head(&head, &self.route.response_headers, region.as_deref());
+        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle: self.route.idle_timeout, flight, good };
+        let relayed =
+            if head.status == 101 { relay::tunnel(way, conn).await } else { relay::answer(way, conn, next, &self.worker.upstream).await };
+        let outcome = match (relayed.blame, head.status) {
+            (Blame::Backend, _) | (_, 500..) => RequestOutcome::Failed,
+            (_, 400..500) => RequestOutcome::ClientError,
+            _ => RequestOutcome::Ok,
+        };
+        let (ending, sent, why) = (relayed.ending, relayed.sent, relayed.why);
+        let told = Told { ending, status: head.status, outcome, answered_by: Some(plan), first_byte: Some(first_byte), sent, why };
+        (told, relayed.blame, relayed.flight)
+    }
+
+    /// No region could answer: say so as the route wants it said.
+    pub(super) async fn degrade(&mut self, why: Refusal) -> Told {
+        if why == Refusal::Shed {
+            self.picture.cells.route(self.index).shed();
+        }
+        let plan = fallback::decide(self.route, why, self.machine.facts(), &mut self.worker.dice.borrow_mut());
+        let ours_says_less = matches!(plan.answer.outcome, RequestOutcome::Shed | RequestOutcome::Unavailable);
+        match self.held.take().filter(|held| self.upload.has(held.next)) {
+            Some(held) if ours_says_less => self.pass(held, None, false).await.0,
+            _ => self.say(&plan.answer.into()).await,
+        }
+    }
+
+    /// The client did not keep what its request promised, or is gone.
+    pub(super) async fn blame(&mut self, fault: Fault) -> Told {
+        self.legs = [None, None];
+        match answer::fault(fault) {
+            Some(reply) => self.say(&reply).await,
+            None => Told {
+                ending: Ending::Broken,
+                status: 0,
+                outcome: RequestOutcome::ClientError,
+                answered_by: None,
+                first_byte: None,
+                sent: 0,
+                why: Some("the client went away"),
+            },
+        }
+    }
+
+    async fn say(&mut self, reply: &Reply) -> Told {
+        self.down.say(reply);
+        let first_byte = clock::now();
+        Told {
+            ending: flushed(&mut self.down, self.alarm, self.route.idle_timeout).await,
+            status: reply.status,
+            outcome: reply.outcome,
+            answered_by: None,
+            first_byte: Some(first_byte),
+            sent: reply.body.len() as u64,
+            why: reply.why,
+        }
+    }
+}

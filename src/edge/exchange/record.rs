@@ -1,0 +1,71 @@
+//! What is counted about a request, and what its failures say about pools and endpoints.
+
+use super::super::access;
+use super::super::connection::Guest;
+use super::super::message::Ids;
+use super::super::worker::Worker;
+use super::{Exchange, Told};
+use crate::clock;
+use crate::http1::RequestHead;
+use crate::live::{Flight, Picture};
+use crate::model::id::PoolIx;
+use crate::model::outcome::Outcome;
+use crate::model::time::Moment;
+use crate::steer::attempt::Try;
+use crate::steer::eject;
+use std::sync::Arc;
+
+impl<'p> Exchange<'p> {
+    /// Record how an attempt ended; a failure may take its endpoint out at once.
+    pub(super) fn landed(&mut self, plan: Try, flight: Flight<'p>, outcome: Outcome, now: Moment) {
+        let streak = flight.end(now, outcome);
+        if plan.hedge {
+            self.picture.cells.service(self.route.service).hedged(false);
+        }
+        if !outcome.is_failure() {
+            return;
+        }
+        self.failed.push(plan.pool);
+        let topology = self.picture.view.topology();
+        let (pool, cells) = (&topology.pools[plan.pool.at()], &*self.picture.cells);
+        let (failover, endpoint) = (&topology.services[pool.service.at()].failover, cells.endpoint(plan.endpoint));
+        let dice = &mut self.worker.dice.borrow_mut();
+        if let Some(out) = eject::judge(streak.failures, streak.hard, failover, pool, cells, endpoint.ejections(), now, dice) {
+            endpoint.eject(now, now + out, streak.hard);
+        }
+    }
+
+    /// Count the request, and say of its failed attempts whether the pool or the request was at fault.
+    pub(super) fn settle(&self, told: &Told) {
+        let (topology, cells, now) = (self.picture.view.topology(), &*self.picture.cells, clock::now());
+        cells.route(self.index).finished(told.outcome, now.since(self.machine.facts().started));
+        let region = |p: PoolIx| topology.pools[p.at()].region;
+        let good = told.answered_by.filter(|_| told.status < 500).map(|plan| region(plan.pool));
+        for (i, pool) in self.failed.iter().enumerate() {
+            match good {
+                Some(good) if good != region(*pool) => cells.contradicted(*pool),
+                Some(_) => {}
+                None => {
+                    let elsewhere = |(j, other): (usize, &PoolIx)| j != i && region(*other) != region(*pool);
+                    if self.failed.iter().enumerate().any(elsewhere) {
+                        cells.confirmed(*pool);
+                    }
+                }
+            }
+        }
+        access::finished(self, told, now);
+    }
+
+    /// What the access log wants to know, beside [`Told`].
+    pub(in super::super) fn parties(&self) -> (&Worker, &Guest, &RequestHead, &Picture) {
+        (self.worker, self.guest, self.request, self.picture)
+    }
+    pub(in super::super) fn tallies(&self) -> (Moment, u8, &Ids) {
+        (self.began, self.attempts, &self.ids)
+    }
+    /// `Evenkeel-Region`, where the operator wants it shown.
+    pub(super) fn shown_region(&self, plan: Try) -> Option<Arc<str>> {
+        let topology = self.picture.view.topology();
+        topology.edge.expose_region.then(|| topology.regions[topology.pools[plan.pool.at()].region.at()].name.clone())
+    }
+}
