@@ -103,7 +103,7 @@ impl fmt::Display for Span {
         let us = self.0.as_micros();
         let (n, unit) = [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")]
             .into_iter()
-            .find(|(n, _)| us >= *n && us % n == 0)
+            .find(|(n, _)| us >= *n && us.is_multiple_of(*n))
             .unwrap_or((1_000_000, "s"));
         write!(f, "{}{unit}", us / n)
     }
@@ -182,7 +182,7 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, n) = SIZES[..4].iter().copied().find(|(_, n)| self.0 >= *n && self.0 % n == 0).unwrap_or(("B", 1));
+        let (unit, n) = SIZES[..4].iter().copied().find(|(_, n)| self.0 >= *n && self.0.is_multiple_of(*n)).unwrap_or(("B", 1));
         write!(f, "{}{unit}", self.0 / n)
     }
 }

@@ -13,13 +13,14 @@
 //! Not done here: applying, and remembering errors. The caller gets each text once, good or bad.
 
 use super::{Loaded, Problems};
+use crate::clock;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 const QUIET: Duration = Duration::from_millis(20);
 const LATEST: Duration = Duration::from_millis(100);
@@ -91,8 +92,8 @@ fn hash(text: &str) -> u64 {
 
 /// Waits until events stop coming.
 async fn settle(told: &mut mpsc::Receiver<()>) {
-    let latest = Instant::now() + LATEST;
-    while let Ok(Some(())) = timeout_at(latest.min(Instant::now() + QUIET), told.recv()).await {}
+    let latest = clock::now() + LATEST;
+    while let Ok(Some(())) = timeout(clock::now().until(latest).min(QUIET), told.recv()).await {}
 }
 
 /// The folders that are watched at the moment.

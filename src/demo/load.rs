@@ -1,6 +1,7 @@
 //! An open-loop load: requests leave on schedule whatever became of the earlier ones, and are timed from
 //! when they were due, so that a stall shows in every request it delayed (no coordinated omission).
 
+use crate::clock;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -12,7 +13,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 /// What a user of this patience gets.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -87,15 +87,15 @@ impl Load {
 
     /// Sends `rate` requests a second, every seventh a write, until the runtime ends.
     pub async fn run(self, rate: u32) {
-        let begin = Instant::now();
+        let begin = clock::now();
         for n in 0u64.. {
             let due = begin + Duration::from_secs_f64(n as f64 / f64::from(rate));
-            tokio::time::sleep_until(due).await;
+            tokio::time::sleep(clock::now().until(due)).await;
             let load = self.clone();
             tokio::spawn(async move {
-                let felt = tokio::time::timeout_at(due + PATIENCE, load.one(n)).await.unwrap_or(Felt::Failed);
+                let felt = tokio::time::timeout(clock::now().until(due + PATIENCE), load.one(n)).await.unwrap_or(Felt::Failed);
                 let mut second = load.felt.lock();
-                second.times.push(due.elapsed().as_secs_f64() * 1e3);
+                second.times.push(clock::now().since(due).as_secs_f64() * 1e3);
                 match felt {
                     Felt::Good(region) => *second.good.entry(region).or_default() += 1,
                     Felt::Degraded => second.degraded += 1,

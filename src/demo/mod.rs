@@ -8,6 +8,7 @@ mod load;
 mod origin;
 mod tell;
 
+use crate::clock;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -18,7 +19,7 @@ use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tell::Teller;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How the demo is run.
 #[derive(Clone, Debug)]
@@ -140,8 +141,8 @@ fn config_text(regions: &[Region], http: u16, admin: u16, folder: &FsPath) -> St
 }
 
 async fn reachable(http: u16) -> Result<(), String> {
-    let end = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < end {
+    let end = clock::now() + Duration::from_secs(10);
+    while clock::now() < end {
         if tokio::net::TcpStream::connect(local(http)).await.is_ok() {
             return Ok(());
         }

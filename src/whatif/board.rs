@@ -215,12 +215,12 @@ impl Board {
     pub fn end(&mut self, mut f: Flight, now: Moment, outcome: Outcome) -> Streak {
         self.wait_over(&mut f);
         let (p, e) = (&mut self.pools[f.pool.at()].tally, &mut self.endpoints[f.endpoint.at()]);
-        if outcome == Outcome::Ok {
-            if let Some(took) = f.took.take() {
-                p.latency.add(took.as_micros() as u64);
-                e.smooth(took);
-                self.paces[f.route.at()][f.pool.at()].fresh.add(took.as_micros() as u64);
-            }
+        if outcome == Outcome::Ok
+            && let Some(took) = f.took.take()
+        {
+            p.latency.add(took.as_micros() as u64);
+            e.smooth(took);
+            self.paces[f.route.at()][f.pool.at()].fresh.add(took.as_micros() as u64);
         }
         if outcome.is_failure() {
             p.failed_on |= e.bit;

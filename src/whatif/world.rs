@@ -329,7 +329,7 @@ impl<'s> World<'s> {
 
     fn tick(&mut self, n: u64) {
         let late = self.now.since(BEGIN + TICK * n as u32);
-        let tallies = self.board.sample(self.now, n % FULL == 0, late);
+        let tallies = self.board.sample(self.now, n.is_multiple_of(FULL), late);
         if !late.is_zero() {
             self.trace.note(self.now, Note::Tick(Arc::new(tallies.clone())));
         }
