@@ -77,6 +77,7 @@ fn surroundings(path: &Path) -> Surroundings {
         folder,
         host: if host.trim().is_empty() { "edge".into() } else { host.trim().into() },
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        readable: |file| std::fs::File::open(file).map(drop).map_err(|e| e.to_string()),
     }
 }
 

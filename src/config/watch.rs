@@ -13,7 +13,6 @@
 //! Not done here: applying, and remembering errors. The caller gets each text once, good or bad.
 
 use super::{Loaded, Problems};
-use crate::clock;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -92,8 +91,8 @@ fn hash(text: &str) -> u64 {
 
 /// Waits until events stop coming.
 async fn settle(told: &mut mpsc::Receiver<()>) {
-    let latest = clock::now() + LATEST;
-    while let Ok(Some(())) = timeout(clock::now().until(latest).min(QUIET), told.recv()).await {}
+    let quiet = async { while let Ok(Some(())) = timeout(QUIET, told.recv()).await {} };
+    let _ = timeout(LATEST, quiet).await;
 }
 
 /// The folders that are watched at the moment.

@@ -113,9 +113,9 @@ impl Checker<'_> {
         for (at, c) in self.items(&here, &raw.certificates) {
             self.require(!c.cert.is_empty(), &at.key("cert"), "`cert` is missing\nadd the certificate chain: cert: site.pem");
             self.require(!c.key.is_empty(), &at.key("key"), "`key` is missing\nadd the private key: key: site.key");
-            certificates.push(CertPair { cert: self.path(&c.cert), key: self.path(&c.key) });
+            certificates.push(CertPair { cert: self.file(&at.key("cert"), &c.cert), key: self.file(&at.key("key"), &c.key) });
         }
-        ListenerTls { certificates, client_ca: raw.client_ca.as_deref().map(|p| self.path(p)) }
+        ListenerTls { certificates, client_ca: raw.client_ca.as_deref().map(|p| self.file(&at.key("client_ca"), p)) }
     }
 
     fn network(&mut self, path: &Path, text: &str) -> Option<ipnet::IpNet> {
@@ -165,7 +165,7 @@ impl Checker<'_> {
             );
             self.require(!t.file.is_empty(), &at.key("file"), "`file` is missing\nit names the file that holds the secret");
             self.require(tokens.iter().all(|o| o.name != t.name), &at.key("name"), format!("a token `{}` is there already", t.name));
-            tokens.push(Token { name: t.name.clone(), file: self.path(&t.file), write: t.write });
+            tokens.push(Token { name: t.name.clone(), file: self.file(&at.key("file"), &t.file), write: t.write });
         }
         if !tokens.is_empty() && tokens.iter().all(|t| !t.write) {
             self.warn(&at.key("tokens"), "no token may change anything: nobody could drain a region\nadd `write: true` to one");

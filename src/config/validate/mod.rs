@@ -31,6 +31,8 @@ pub struct Surroundings {
     pub host: String,
     /// Default of `edge.threads`.
     pub cores: usize,
+    /// Whether a file that the config names can be read: `Err` says why not.
+    pub readable: fn(&std::path::Path) -> Result<(), String>,
 }
 
 /// A checked config, and what is lawful but dangerous in it.
@@ -170,6 +172,17 @@ impl Checker<'_> {
     fn path(&self, path: &str) -> PathBuf {
         // Without the `.` components, so that messages read well.
         self.around.folder.join(path).components().collect()
+    }
+
+    /// A file that must be there when the config is applied. Only a warning: a config may be checked elsewhere than it runs.
+    fn file(&mut self, at: &Path, path: &str) -> PathBuf {
+        let full = self.path(path);
+        if !path.is_empty()
+            && let Err(why) = (self.around.readable)(&full)
+        {
+            self.warn(at, format!("{} cannot be read: {why}", full.display()));
+        }
+        full
     }
 
     fn topology(&mut self, file: &File) -> Topology {

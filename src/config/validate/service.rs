@@ -233,7 +233,9 @@ impl Checker<'_> {
 
     fn service_tls(&mut self, at: &Path, raw: &raw::Tls) -> ServiceTls {
         let client = match (&raw.client_cert, &raw.client_key) {
-            (Some(cert), Some(key)) => Some(CertPair { cert: self.path(cert), key: self.path(key) }),
+            (Some(cert), Some(key)) => {
+                Some(CertPair { cert: self.file(&at.key("client_cert"), cert), key: self.file(&at.key("client_key"), key) })
+            }
             (None, None) => None,
             (Some(_), None) => {
                 self.error(&at.key("client_cert"), "`client_key` is missing beside it");
@@ -247,7 +249,7 @@ impl Checker<'_> {
         if !raw.verify {
             self.warn(&at.key("verify"), "the backend's certificate is not checked: anybody on the way can read and change everything\nbetter: `ca:` with the certificate that signed it");
         }
-        ServiceTls { sni: raw.sni.clone(), ca: raw.ca.as_deref().map(|p| self.path(p)), client, verify: raw.verify }
+        ServiceTls { sni: raw.sni.clone(), ca: raw.ca.as_deref().map(|p| self.file(&at.key("ca"), p)), client, verify: raw.verify }
     }
 
     fn health(&mut self, at: &Path, raw: &raw::Health) -> policy::Health {
