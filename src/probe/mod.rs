@@ -28,7 +28,7 @@ use crate::model::dice::Dice;
 use crate::model::id::*;
 use crate::model::signal::{Probe, ProbeVerdict};
 use crate::model::time::{Duration, Moment};
-use crate::model::topology::Service;
+use crate::model::topology::{Service, Table};
 use crate::model::view::{Compiled, State, View};
 use crate::upstream::tls::ClientTls;
 use check::Question;
@@ -157,7 +157,10 @@ impl Rounds {
                 heat.until = now + HOT_FOR;
             }
             heat.states = states;
-            let closed = t.tables.iter().zip(&view.tables).any(|(table, v)| table.service.at() == i && v.closed.is_some());
+            // Where operators drained all there is, nobody waits for an answer.
+            let wanted =
+                |table: &Table| service.pools.iter().any(|p| table.allowed.has(t.pools[p.at()].region) && !view.pools[p.at()].drained);
+            let closed = t.tables.iter().zip(&view.tables).any(|(table, v)| table.service.at() == i && v.closed.is_some() && wanted(table));
             hot[i] = closed || heat.until > now || pools().any(|p| p.suspect || p.state == State::Trial);
         }
         let service_of = |e: EndpointIx| t.pools[t.endpoints[e.at()].pool.at()].service.at();

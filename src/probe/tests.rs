@@ -219,6 +219,36 @@ async fn suspicion_of_one_pool_hurries_the_questions_to_all() {
 }
 
 #[tokio::test]
+async fn a_service_is_hot_while_it_changes_or_is_closed_but_not_where_it_is_drained() {
+    LocalSet::new()
+        .run_until(async {
+            let rig = Rig::new([server(OK).await, server(OK).await], health());
+            let config = compiled(1, rig.t.clone());
+            let (inbox, dice) = (rig.inbox.clone(), Dice::new(1));
+            let mut rounds = Rounds { inbox, dice, generation: 0, posts: HashMap::new(), heat: Vec::new() };
+            rounds.follow(&config);
+            let now = clock::now();
+            let mut hot = |view: &View, now| {
+                let again = rounds.heat(view, now);
+                let hot = rounds.posts.values().filter(|s| s.post.hot.get() == Some(HOT_EVERY)).count();
+                (hot, again)
+            };
+            let calm = view(1, &rig.t, false);
+            assert_eq!(hot(&calm, now), (0, Moment::FAR));
+            assert_eq!(hot(&view(1, &rig.t, true), now).0, 2, "the sibling's endpoints, too");
+            let cools = now + HOT_FOR;
+            assert_eq!(hot(&calm, now), (2, cools), "for a while after the change");
+            assert_eq!(hot(&calm, cools), (0, Moment::FAR));
+            let mut closed = calm.clone();
+            closed.tables[0].closed = Some(crate::model::view::Closed::NoRegion);
+            assert_eq!(hot(&closed, cools), (2, Moment::FAR));
+            closed.pools.iter_mut().for_each(|p| p.drained = true);
+            assert_eq!(hot(&closed, cools), (0, Moment::FAR));
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_new_config_takes_endpoints_over_under_their_new_numbers() {
     LocalSet::new()
         .run_until(async {
