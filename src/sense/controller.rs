@@ -37,6 +37,8 @@ use std::sync::Arc;
 
 /// An experiment lasts this long; a fast region answers within a tenth of it.
 const EXPERIMENT: Duration = Duration::from_millis(500);
+/// Where few hanging requests are the evidence, it takes this long until as many answers elsewhere tell chance from fault.
+const HANG_EXPERIMENT: Duration = Duration::from_millis(1500);
 /// Pools of a region count as tripped together within this time.
 const TOGETHER: Duration = Duration::from_secs(10);
 /// A common fault is announced when it has lasted this long: the moment between one region's silence and the
@@ -218,6 +220,10 @@ impl Controller {
         for (p, tally) in t.pools.iter().enumerate().take(self.pools.len()) {
             let s = topology.pools[p].service.at();
             self.pools[p].hear(now, dt, tally, t.late, &topology.services[s], self.services[s].get());
+            // Three quarters is where the least important requests begin to be shed.
+            if f64::from(tally.inflight) >= 0.75 * f64::from(self.latest.pools[p].limit) {
+                self.pools[p].full = now;
+            }
         }
         if t.late >= OUR_STALL {
             self.stalled(now, t.late);
@@ -230,12 +236,12 @@ impl Controller {
         for p in (0..self.pools.len()).map(PoolIx::from) {
             self.live_or_dead(now, p);
         }
-        if !self.frozen && now >= self.stalled_until {
+        self.common_fault(now, topology);
+        if !self.frozen {
             for p in (0..self.pools.len()).map(PoolIx::from) {
                 self.weigh(now, p);
             }
         }
-        self.common_fault(now, topology);
         self.settle_regions(now, topology);
         self.tell_suspicions(now);
     }
@@ -296,7 +302,6 @@ impl Controller {
         pool.way.enter(now, to, cause.clone(), &service.failover, usual, &mut self.dice);
         pool.forget();
         if to != State::Tripped {
-            // From here on only newer evidence counts.
             pool.revive();
         }
         if to == State::Tripped && !matches!(cause, Cause::FailureRate { .. } | Cause::Implausible { .. }) {
@@ -331,7 +336,8 @@ impl Controller {
             let pool = &mut self.pools[p.at()];
             let on = pool.suspect() && !self.frozen;
             let (told, at) = pool.on_record;
-            if on == told || on && at > Moment::ZERO && now.since(at) < Duration::from_secs(1) {
+            // A tripped pool has a weightier event of its own.
+            if on == told || pool.way.state == State::Tripped || on && at > Moment::ZERO && now.since(at) < Duration::from_secs(1) {
                 continue;
             }
             pool.on_record = (on, now);

@@ -22,8 +22,8 @@ use crate::model::time::{Duration, Moment};
 pub const HANGS: u32 = 5;
 /// And this part of what was judged.
 pub const HANG_RATIO: f64 = 0.04;
-/// Over these suffixes.
-const HANG_SPANS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+/// Over suffixes of at most this length.
+const HANG_SPAN: Duration = Duration::from_secs(2);
 /// Timeouts among them that make late attempts certain.
 const SURE_TIMEOUTS: u32 = 3;
 /// Or that the doubt has lasted this long and they are still unanswered.
@@ -67,7 +67,7 @@ fn failing(window: &Window, now: Moment, rules: &Failover, wide: u32) -> Option<
 
 fn hanging(window: &Window, now: Moment, wide: u32, doubted: Duration) -> Option<Verdict> {
     let mut doubt = None;
-    for (span, c) in HANG_SPANS.map(|span| (span, window.last(now, span))) {
+    for (span, c) in window.suffixes(now).take_while(|(span, _)| *span <= HANG_SPAN) {
         let (hangs, judged) = (c.hangs(), c.judged().max(c.hangs()));
         if c.guard >= IMPLAUSIBLE && c.contradicted >= IMPLAUSIBLE.max(2 * c.confirmed) && c.failed_on.count_ones() >= wide {
             let keys = c.contradicted.min(c.guard);

@@ -50,8 +50,9 @@ pub struct Mind {
     pub last_ok: Moment,
     /// As last told by its cell.
     pub tally: EndpointTally,
-    /// What was last put on record.
-    pub up: bool,
+    /// What was last put on record, and when.
+    up: bool,
+    out_since: Moment,
 }
 
 impl Mind {
@@ -145,13 +146,19 @@ impl Mind {
             return None;
         }
         self.up = up;
-        let cause = if up { self.cause_up(h) } else { self.cause_out(now) };
+        let cause = if up {
+            self.cause_up(now, h)
+        } else {
+            self.out_since = now;
+            self.cause_out(now)
+        };
         Some((up, cause))
     }
-    fn cause_up(&self, h: Option<&Health>) -> Cause {
+    fn cause_up(&self, now: Moment, h: Option<&Health>) -> Cause {
         match h {
-            Some(h) if self.passing(h) && self.last_failed.is_some() => Cause::Proven { successes: self.passes },
-            _ => Cause::OpenTimeOver { open_s: 0 },
+            Some(h) if self.passing(h) && self.last_failed.is_some_and(|f| f >= self.out_since) => Cause::Proven { successes: self.passes },
+            _ if self.last_ok >= self.out_since => Cause::Heard,
+            _ => Cause::OpenTimeOver { open_s: now.since(self.out_since).as_secs() },
         }
     }
     /// Why it is out.

@@ -98,6 +98,8 @@ pub struct Pool {
     pub rate: Rate,
     /// Requests in flight.
     pub inflight: u32,
+    /// When it was last nearly as full as its limit allows.
+    pub full: Moment,
     /// Connections dialled under another epoch are not reused.
     pub epoch: u32,
     /// When an attempt last succeeded.
@@ -128,6 +130,7 @@ impl Pool {
             endpoints: (0..endpoints).map(|_| Mind::new()).collect(),
             rate: Rate::default(),
             inflight: 0,
+            full: Moment::ZERO,
             epoch: 0,
             last_ok: Moment::ZERO,
             last_judged: Moment::ZERO,
@@ -271,10 +274,11 @@ impl Pool {
         self.window.clear();
         (self.verdict, self.doubt) = (None, None);
     }
-    /// Something answers there again, or is to be asked anew.
+    /// Something answers there again, or is to be asked anew: only newer evidence counts.
     pub fn revive(&mut self) {
         (self.dead, self.stage) = (None, Stage::Calm);
         self.silence.clear();
+        self.forget();
     }
     /// Recent counts for a comparison.
     pub fn recent(&self, now: Moment, span: Duration) -> Counts {

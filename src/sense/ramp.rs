@@ -96,6 +96,10 @@ impl Way {
     pub fn part(&self, r: &Recovery) -> f64 {
         if self.state == State::Ramping { r.steps.get(self.step).copied().unwrap_or(1.0) } else { 1.0 }
     }
+    /// Out, but with nothing to say against it for the moment.
+    pub fn seems_well(&self) -> bool {
+        self.state == State::Trial || self.state == State::Tripped && !self.pinned && self.good_since.is_some()
+    }
     /// When the open time is over.
     pub fn open_until(&self) -> Moment {
         self.tripped_at + self.open_for

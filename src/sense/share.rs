@@ -13,7 +13,9 @@
 //! 3. what is still left is more than all can take: by capacity, and the limits shed it.
 //!
 //! Where no pool is open, the *last resorts* are asked: pools that are suspect, then pools that are out but
-//! answer some requests. Where there is none either, the table is closed.
+//! answer some requests. Where there is none either, the table is closed. While all open pools are full,
+//! pools that are out but seem well stand at the very end of the order ([`Use::Spare`]): what they can answer
+//! would otherwise be refused.
 //!
 //! Slots stand in the order of pools, not of shares, so that a client with affinity keeps its pool while
 //! shares hold.
@@ -29,6 +31,8 @@ pub enum Use {
     Open,
     /// Only when nothing is open: it is quiet at the moment.
     Suspect,
+    /// Out, but it seems well and the open ones are full: like [`Use::Sick`], and last in the order even so.
+    Spare,
     /// Only when nothing else is left: it is out, but answers some requests.
     Sick,
     /// Nothing but trials.
@@ -190,7 +194,7 @@ fn lay_out(pools: &[(PoolIx, Wish)], got: &[f64], open_elsewhere: bool) -> Table
         last.upto = u64::MAX;
     }
     let used = (0..pools.len()).filter(|i| got[*i] > total * 1e-12).map(|i| pools[i].1.use_).max().unwrap_or(Use::Open);
-    let mut ranked: Vec<usize> = (0..pools.len()).filter(|i| pools[*i].1.use_ <= used.max(Use::Suspect)).collect();
+    let mut ranked: Vec<usize> = (0..pools.len()).filter(|i| pools[*i].1.use_ <= used.max(Use::Spare)).collect();
     let key = |i: usize| {
         let w = &pools[i].1;
         let named = got[i] > total * 1e-12;

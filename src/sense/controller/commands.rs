@@ -138,7 +138,6 @@ impl Controller {
         let name = self.pool_name(p)?;
         let pool = &mut self.pools[p.at()];
         pool.revive();
-        pool.forget();
         pool.way.forgive();
         self.revive_endpoints(now, p, |_| true);
         if self.pools[p.at()].way.state == State::Serving {
@@ -153,6 +152,7 @@ impl Controller {
             return Ok(vec![if on { "states are held already".into() } else { "states are not held".into() }]);
         }
         self.frozen = on;
+        self.pools.iter_mut().for_each(|p| p.doubt = None);
         self.record(now, by, EventKind::Freeze { on });
         Ok(vec![if on { "states are held as they are; requests still retry one by one".into() } else { "states move again".into() }])
     }

@@ -117,7 +117,7 @@ impl Controller {
             let mine = self.pools[p.at()].recent(now, self.service_of(p).failover.window);
             let wrong = probed && mine.failed() > 0 && !self.pools[p.at()].endpoints.iter().any(|e| e.out_hard(now));
             let theirs = if wrong { contrast(&mine, Evidence::Wrong, Some(false), &others) == Contrast::Better } else { alone(&others) };
-            if theirs && !self.common_lately(now, p) {
+            if theirs && !self.held(now, p) {
                 let idle = probed && !self.pools[p.at()].busy(now);
                 self.turn(now, p, Move::Trip, dead.cause, Actor::Evenkeel);
                 self.pools[p.at()].way.idle_trip = idle;
@@ -138,12 +138,13 @@ impl Controller {
         }
     }
 
-    /// Whether a common fault lasts, or ended just now. Whoever is heard first afterwards proves nothing against the others
-    /// until they had time to be heard as well, and what was sent before may fail for a while yet: tripped for that, they
-    /// would leave the first one all the load.
-    fn common_lately(&self, now: Moment, p: PoolIx) -> bool {
+    /// Whether nobody trips at present: we were stalled, or a common fault lasts, or ended just now. Whoever is heard first
+    /// afterwards proves nothing against the others until they had time to be heard as well, and what was sent before may
+    /// fail for a while yet: tripped for that, they would leave the first one all the load.
+    fn held(&self, now: Moment, p: PoolIx) -> bool {
         let grace = self.service_of(p).health.as_ref().map_or(EXPERIMENT, |h| h.interval * h.rise + h.timeout);
-        self.common.is_some_and(|(_, told)| told) || self.common_over > Moment::ZERO && now < self.common_over + grace
+        let common = self.common.is_some_and(|(_, told)| told);
+        now < self.stalled_until || common || self.common_over > Moment::ZERO && now < self.common_over + grace
     }
 
     fn accuse(&mut self, now: Moment, p: PoolIx, cause: Cause, counts: &Counts, span: Duration) {
@@ -165,13 +166,14 @@ impl Controller {
                 verdict = Contrast::Better;
             }
         }
-        let verdict = if self.common_lately(now, p) { Contrast::AsBad } else { verdict };
+        let verdict = if self.held(now, p) { Contrast::AsBad } else { verdict };
         let pool = &mut self.pools[p.at()];
         let over = pool.doubt.as_ref().and_then(|d| d.until).is_some_and(|until| now >= until);
         match verdict {
             Contrast::Better => self.turn(now, p, Move::Trip, cause, Actor::Evenkeel),
             Contrast::Unknown if pool.doubt.is_none() && now >= pool.no_experiment => {
-                pool.doubt = Some(Doubt { since: now, cause, until: Some(now + EXPERIMENT) });
+                let lasts = if evidence == Evidence::Hangs { HANG_EXPERIMENT } else { EXPERIMENT };
+                pool.doubt = Some(Doubt { since: now, cause, until: Some(now + lasts) });
             }
             Contrast::Unknown if !over => {}
             Contrast::Unknown | Contrast::AsBad => {

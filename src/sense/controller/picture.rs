@@ -8,6 +8,8 @@ use crate::sense::share::{self, Use, Wish};
 const LEAN: f64 = 0.2;
 /// Inflation of latency from which on, and to which, they do.
 const LEANS: (f64, f64) = (2.0, 4.0);
+/// A pool counts as full for so long after it last was.
+const FULL_FOR: Duration = Duration::from_secs(2);
 /// Pools that died within this time died together, when nothing else is open.
 const TOGETHER: Duration = Duration::from_secs(2);
 
@@ -53,6 +55,7 @@ impl Controller {
         let mut wishes: Vec<Wish> = (0..self.pools.len()).map(|p| self.wish(now, PoolIx::from(p))).collect();
         for s in &t.services {
             self.close_together(now, s, &mut wishes);
+            self.call_spares(now, s, &mut wishes);
         }
         let rates: Vec<f64> = self.tables.iter().map(|r| r.get()).collect();
         let (tables, shares) = share::tables(t, &wishes, &rates);
@@ -127,6 +130,20 @@ impl Controller {
         }
     }
 
+    /// When every open pool is full, those that are out but seem well take what would be refused.
+    fn call_spares(&self, now: Moment, s: &Service, wishes: &mut [Wish]) {
+        let full = |p: &PoolIx| self.pools[p.at()].full + FULL_FOR > now && self.pools[p.at()].full > Moment::ZERO;
+        let mut open = s.pools.iter().filter(|p| wishes[p.at()].use_ == Use::Open).peekable();
+        if open.peek().is_none() || !open.all(full) {
+            return;
+        }
+        for p in &s.pools {
+            if wishes[p.at()].use_ == Use::Sick && self.pools[p.at()].way.seems_well() {
+                wishes[p.at()].use_ = Use::Spare;
+            }
+        }
+    }
+
     fn pool_view(&self, now: Moment, p: PoolIx, use_: Use, share: f64) -> PoolView {
         let tp = &self.config.topology.pools[p.at()];
         let service = self.service_of(p);
@@ -135,6 +152,8 @@ impl Controller {
         let o = &service.overload;
         let bound = tp.max_inflight.map_or(u32::MAX, |m| m.saturating_mul(pool.in_use(now).max(1)));
         let part = if acts { pool.way.part(&service.recovery) } else { 1.0 };
+        // A spare proves itself by being quick: few in flight are many a second, if it is well.
+        let part = if use_ == Use::Spare { 0.0 } else { part };
         let ramped = (f64::from(pool.limit.get()) * part).ceil() as u32;
         PoolView {
             state: if acts { pool.way.state } else { State::Serving },

@@ -97,6 +97,8 @@ fn when_everything_goes_dark_answers_come_at_once_and_states_are_held() {
     w.run(3_000);
     assert!(!w.c.picture().edge_suspect);
     assert!(w.refused.iter().all(|at| *at < w.now - 2_500), "nothing is refused after that");
+    w.run(10_000);
+    assert_eq!(w.trips(), Vec::<String>::new(), "nor by the one that is heard first");
 }
 
 #[test]
@@ -312,6 +314,25 @@ fn weights_take_effect_with_the_reload() {
     w.run(1_000);
     assert_eq!(w.sent[EAST], sent[EAST]);
     assert!(w.sent[WEST] > 250);
+}
+
+#[test]
+fn while_survivors_are_full_a_region_that_seems_well_takes_the_rest() {
+    let mut t = topology(&[("east", 1, 100), ("west", 2, 100), ("eu", 3, 100)]);
+    // Survivors that can carry a third of the load.
+    (t.pools[1].max_inflight, t.pools[2].max_inflight) = (Some(1), Some(1));
+    let mut w = World::of(t, &[5, 60, 60], 24);
+    w.run(3_000);
+    w.faults[EAST] = Fault::Refuses;
+    w.run(3_000);
+    assert!(w.refused.len() > 300, "{}", w.refused.len());
+    w.faults[EAST] = Fault::None;
+    w.run(1_000);
+    assert_eq!(w.state(EAST), State::Tripped, "it is held");
+    assert_eq!(w.view(EAST).limit, 4);
+    let refused = w.refused.len();
+    w.run(1_000);
+    assert!(w.refused.len() - refused < 10, "{}", w.refused.len() - refused);
 }
 
 #[test]

@@ -99,6 +99,8 @@ fn the_order_is_slots_then_standbys_then_suspects() {
     assert_eq!(order(&w), [1, 0, 2]);
     w[1].use_ = Use::Sick;
     assert_eq!(order(&w), [0, 2], "sick pools only where nothing else is left");
+    w[1].use_ = Use::Spare;
+    assert_eq!(order(&w), [0, 2, 1], "spare ones behind everybody");
 }
 
 #[test]
@@ -126,9 +128,9 @@ fn those_with_the_fewest_choices_choose_first() {
 }
 
 prop_compose! {
-    fn any_wish()(use_ in 0..5usize, weight in 0u32..5, tier in 1u32..4, step in 0usize..4, lean in 0usize..2, cap in 0usize..4) -> Wish {
+    fn any_wish()(use_ in 0..6usize, weight in 0u32..5, tier in 1u32..4, step in 0usize..4, lean in 0usize..2, cap in 0usize..4) -> Wish {
         Wish {
-            use_: [Use::Open, Use::Suspect, Use::Sick, Use::Dead, Use::Never][use_],
+            use_: [Use::Open, Use::Suspect, Use::Spare, Use::Sick, Use::Dead, Use::Never][use_],
             weight,
             tier,
             step: [0.01, 0.25, 1.0, 1.0][step],
