@@ -1,8 +1,9 @@
 //! The field section of a head, and of trailers: the same strict grammar for both directions.
 
 use super::bytes_class::{token, value_end};
-use super::head::Field;
+use super::head::{Field, Span};
 use super::names::Known;
+use smallvec::SmallVec;
 
 /// No field name in use is longer.
 const NAME_BYTES: usize = 256;
@@ -84,6 +85,42 @@ fn bad_name(name: &[u8], next: u8) -> &'static str {
         (false, b'\r') => "field line without a colon",
         (false, b':') => "field name too long",
         _ => "illegal byte in a field name",
+    }
+}
+
+/// What `Connection` fields say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connection {
+    pub close: bool,
+    pub keep_alive: bool,
+    pub upgrade: bool,
+    /// Other names: fields that go no further than this hop.
+    pub nominated: SmallVec<[Span; 2]>,
+}
+
+/// Options beyond the usual ones; each costs a comparison with every field.
+const NOMINATED: usize = 16;
+
+impl Connection {
+    /// Reads one field's value. `Err`: too many options.
+    pub fn read(&mut self, raw: &[u8], value: Span) -> Result<(), ()> {
+        let mut at = value.at;
+        for item in value.of(raw).split(|b| *b == b',') {
+            let option = item.trim_ascii();
+            match option {
+                _ if option.eq_ignore_ascii_case(b"close") => self.close = true,
+                _ if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                _ if option.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+                _ if option.is_empty() || option.eq_ignore_ascii_case(b"te") => {}
+                _ if self.nominated.len() == NOMINATED => return Err(()),
+                _ => {
+                    let lead = item.len() - item.trim_ascii_start().len();
+                    self.nominated.push(Span { at: at + lead as u32, len: option.len() as u32 });
+                }
+            }
+            at += item.len() as u32 + 1;
+        }
+        Ok(())
     }
 }
 

@@ -12,7 +12,6 @@
 //! | X-Forwarded-For, -Proto, -Host, Forwarded, X-Real-IP | a stranger's are replaced or gone, a trusted proxy's kept and extended | kept |
 //! | X-Request-Id, traceparent | kept, or added | kept |
 
-use super::fields;
 use super::head::{Field, Span};
 use super::names::{Known, same};
 use super::request::RequestHead;
@@ -413,9 +412,4 @@ pub(super) fn number(out: &mut BytesMut, mut n: u64) {
         }
     }
     out.put_slice(&digits[at..]);
-}
-
-/// Whether a `Connection`-like list names an option.
-pub fn lists(value: &[u8], option: &str) -> bool {
-    fields::list(value).any(|t| t.eq_ignore_ascii_case(option.as_bytes()))
 }

@@ -1,7 +1,7 @@
 //! Requests: one strict reading, or a refusal.
 
 use super::bytes_class::{token, value_end};
-use super::fields::{self, Fault};
+use super::fields::{self, Connection, Fault};
 use super::head::{Field, Head, Span};
 use super::names::Known;
 use super::target::{self, Target};
@@ -13,9 +13,6 @@ use smallvec::SmallVec;
 
 /// The longest method in the IANA registry has 17 letters.
 const METHOD_BYTES: usize = 32;
-
-/// Connection options beyond the usual ones; each costs a comparison with every field.
-const NOMINATED: usize = 16;
 
 /// Methods that are treated differently; all others are writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -245,14 +242,11 @@ struct Said {
     length: Option<u64>,
     chunked: bool,
     host: Option<Span>,
-    close: bool,
-    keep_alive: bool,
-    upgrade_listed: bool,
+    connection: Connection,
     upgrade: Option<Span>,
     te_trailers: bool,
     expect: bool,
     max_forwards: Option<u32>,
-    nominated: SmallVec<[Span; 2]>,
 }
 
 fn understand(line: Line, head: Head) -> Result<RequestHead, Reject> {
@@ -288,12 +282,12 @@ fn understand(line: Line, head: Head) -> Result<RequestHead, Reject> {
     let authority = target.authority.unwrap_or(host_field);
     let (host, port) = host_and_port(raw, authority)?;
     let body = framing != BodyFraming::None && framing != BodyFraming::Length(0);
-    let upgrade = said.upgrade.filter(|u| said.upgrade_listed && !old && !body && !offers_h2c(u.of(raw)));
+    let upgrade = said.upgrade.filter(|u| said.connection.upgrade && !old && !body && !offers_h2c(u.of(raw)));
     Ok(RequestHead {
         method,
         version: line.version,
         framing,
-        keep_alive: !said.close && (!old || said.keep_alive),
+        keep_alive: !said.connection.close && (!old || said.connection.keep_alive),
         expect_continue: said.expect && !old && body,
         max_forwards: said.max_forwards,
         method_span: line.method,
@@ -303,7 +297,7 @@ fn understand(line: Line, head: Head) -> Result<RequestHead, Reject> {
         port,
         upgrade,
         te_trailers: said.te_trailers && !old,
-        nominated: said.nominated,
+        nominated: said.connection.nominated,
         head,
     })
 }
@@ -331,12 +325,7 @@ fn read_fields(head: &Head, method: Method) -> Result<Said, Reject> {
                 }
                 said.chunked = true;
             }
-            Known::Connection => {
-                connection(raw, span, &mut said);
-                if said.nominated.len() > NOMINATED {
-                    return Err(Reject::bad("too many connection options"));
-                }
-            }
+            Known::Connection => said.connection.read(raw, span).map_err(|()| Reject::bad("too many connection options"))?,
             Known::Upgrade => said.upgrade = Some(span),
             Known::Te => said.te_trailers |= fields::list(value).any(|t| t.eq_ignore_ascii_case(b"trailers")),
             Known::Expect => {
@@ -353,24 +342,6 @@ fn read_fields(head: &Head, method: Method) -> Result<Said, Reject> {
         }
     }
     Ok(said)
-}
-
-fn connection(raw: &[u8], value: Span, said: &mut Said) {
-    let mut at = value.at;
-    for item in value.of(raw).split(|b| *b == b',') {
-        let option = item.trim_ascii();
-        match option {
-            _ if option.eq_ignore_ascii_case(b"close") => said.close = true,
-            _ if option.eq_ignore_ascii_case(b"keep-alive") => said.keep_alive = true,
-            _ if option.eq_ignore_ascii_case(b"upgrade") => said.upgrade_listed = true,
-            _ if option.is_empty() || option.eq_ignore_ascii_case(b"te") => {}
-            _ => {
-                let lead = item.len() - item.trim_ascii_start().len();
-                said.nominated.push(Span { at: at + lead as u32, len: option.len() as u32 });
-            }
-        }
-        at += item.len() as u32 + 1;
-    }
 }
 
 fn offers_h2c(upgrade: &[u8]) -> bool {

@@ -4,7 +4,7 @@
 //! make it write what a second parser reads differently. Bounds are fixed, not configured: no answer
 //! in earnest has a head of 64 KiB, 200 fields or more than a handful of interim answers.
 
-use super::fields::{self, Fault};
+use super::fields::{self, Connection, Fault};
 use super::head::{Head, Span};
 use super::names::Known;
 use super::request::nothing_new;
@@ -91,8 +91,7 @@ impl ResponseParser {
     }
 
     fn understand(&self, version: Version, status: u16, reason: Span, head: Head) -> Result<ResponseHead, BadResponse> {
-        let (mut length, mut chunked, mut close, mut keep, mut upgrade_listed) = (None, false, false, false, false);
-        let mut nominated: SmallVec<[Span; 2]> = SmallVec::new();
+        let (mut length, mut chunked, mut connection) = (None, false, Connection::default());
         for f in head.fields.iter().filter(|f| f.known != Known::Other) {
             let value = head.value(f);
             match f.known {
@@ -111,21 +110,8 @@ impl ResponseParser {
                     chunked = true;
                 }
                 Known::Connection => {
-                    let mut at = f.value;
-                    for item in value.split(|b| *b == b',') {
-                        let option = item.trim_ascii();
-                        match option {
-                            _ if option.eq_ignore_ascii_case(b"close") => close = true,
-                            _ if option.eq_ignore_ascii_case(b"keep-alive") => keep = true,
-                            _ if option.eq_ignore_ascii_case(b"upgrade") => upgrade_listed = true,
-                            _ if option.is_empty() || nominated.len() > 16 => {}
-                            _ => {
-                                let lead = item.len() - item.trim_ascii_start().len();
-                                nominated.push(Span { at: at + lead as u32, len: option.len() as u32 });
-                            }
-                        }
-                        at += item.len() as u32 + 1;
-                    }
+                    let span = Span { at: f.value, len: f.value_len };
+                    connection.read(&head.raw, span).map_err(|()| BadResponse("too many connection options"))?;
                 }
                 _ => {}
             }
@@ -140,7 +126,7 @@ impl ResponseParser {
         if status < 200 && old {
             return Err(BadResponse("interim answer in HTTP/1.0"));
         }
-        if status == 101 && !(self.upgrade_asked && upgrade_listed) {
+        if status == 101 && !(self.upgrade_asked && connection.upgrade) {
             return Err(BadResponse("101 without having been asked"));
         }
         let framing = match (status, chunked, length) {
@@ -150,8 +136,8 @@ impl ResponseParser {
             (_, _, Some(n)) => BodyFraming::Length(n),
             _ => BodyFraming::UntilClose,
         };
-        let keep_alive = !close && (!old || keep) && framing != BodyFraming::UntilClose;
-        Ok(ResponseHead { status, version, framing, keep_alive, length, head, reason, nominated })
+        let keep_alive = !connection.close && (!old || connection.keep_alive) && framing != BodyFraming::UntilClose;
+        Ok(ResponseHead { status, version, framing, keep_alive, length, head, reason, nominated: connection.nominated })
     }
 }
 

@@ -17,30 +17,24 @@
 //! applied one whose last byte never left this process, so it may be sent elsewhere even when it is a write.
 
 use super::dial::Target;
+use super::outbox::Outbox;
 use super::stream::{Delivery, Stream};
-use crate::http1::{BodyError, BodyFraming, Decoder, Encoder, Head, Piece, ResponseHead, ResponseParser};
+use crate::http1::{BodyError, BodyFraming, Decoder, Head, Piece, ResponseHead, ResponseParser};
 use crate::model::outcome::Sent;
 use crate::model::topology::IdleConnections;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use rustls::pki_types::ServerName;
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::io;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 
-/// Queued bytes above which the caller should stop pushing.
-const BACKLOG: usize = 64 << 10;
-/// Pieces up to this size are copied behind what is queued; larger ones are queued as they are.
-const COPIED: usize = 2 << 10;
 /// The first read: most answers fit, and only the pages that are written to cost anything.
 const FIRST_READ: usize = 16 << 10;
 /// Later reads.
 const READ: usize = 64 << 10;
-/// Buffers in one `writev`.
-const IOV: usize = 16;
 
 /// What an exchange begins with.
 #[derive(Debug)]
@@ -130,20 +124,7 @@ pub struct Conn {
     stream: Stream,
     home: Home,
     reused: bool,
-    // The request.
-    queue: VecDeque<Bytes>,
-    tail: BytesMut,
-    held: Option<Bytes>,
-    hold: bool,
-    /// Bytes at the front that go out in a segment of their own. A receiver delays its acknowledgement of one small segment by
-    /// 40 ms (Linux), but not of two; whoever holds a byte back waits for exactly that.
-    apart: usize,
-    encoder: Encoder,
-    asked_all: bool,
-    written: u64,
-    unflushed: bool,
-    write_error: Option<io::Error>,
-    // The answer.
+    out: Outbox,
     input: BytesMut,
     heard: bool,
     parser: ResponseParser,
@@ -166,16 +147,7 @@ impl Conn {
             stream,
             home,
             reused,
-            queue: VecDeque::new(),
-            tail: BytesMut::new(),
-            held: None,
-            hold: false,
-            apart: 0,
-            encoder: Encoder::new(BodyFraming::None),
-            asked_all: false,
-            written: 0,
-            unflushed: false,
-            write_error: None,
+            out: Outbox::empty(),
             input: BytesMut::new(),
             heard: false,
             parser: ResponseParser::new(false, false),
@@ -202,99 +174,47 @@ impl Conn {
 
     /// Begins an exchange. Nothing is written before [`Conn::event`] is awaited.
     pub fn begin(&mut self, begin: Begin) {
-        debug_assert!(self.phase == Phase::Idle && self.tail.is_empty());
-        self.tail = begin.head;
-        self.hold = begin.hold;
-        self.apart = if begin.hold { self.tail.len() - 2 } else { 0 };
-        self.encoder = Encoder::new(begin.framing);
+        debug_assert!(self.phase == Phase::Idle);
         self.parser = ResponseParser::new(begin.is_head, begin.upgrade);
         self.phase = Phase::Head;
-        self.unflushed = true;
-        if self.encoder.is_done() {
-            self.asked_all = true;
-            if self.hold {
-                let last = self.tail.len() - 1;
-                self.held = Some(self.tail.split_off(last).freeze());
-            }
-        }
+        self.out = Outbox::new(begin);
     }
 
     /// Queues a stretch of the request's body. `Err`: more than the head promised.
-    pub fn push(&mut self, mut data: Bytes) -> Result<(), BodyError> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        let frame = self.encoder.frame(data.len())?;
-        if self.encoder.is_done() {
-            self.asked_all = true;
-            if self.hold {
-                self.held = Some(data.split_off(data.len() - 1));
-            }
-        }
-        self.tail.extend_from_slice(frame.before());
-        if data.len() > COPIED {
-            if !self.tail.is_empty() {
-                self.queue.push_back(self.tail.split().freeze());
-            }
-            self.queue.push_back(data);
-        } else {
-            self.tail.extend_from_slice(&data);
-        }
-        self.tail.extend_from_slice(frame.after());
-        self.unflushed = true;
-        Ok(())
+    pub fn push(&mut self, data: Bytes) -> Result<(), BodyError> {
+        self.out.push(data)
     }
 
     /// Ends the request's body. `Err`: less than the head promised; the connection is of no use any more.
     pub fn finish(&mut self, trailers: Option<&Head>) -> Result<(), BodyError> {
-        if self.asked_all {
-            return Ok(());
-        }
-        if self.hold {
-            let mut last = BytesMut::new();
-            self.encoder.end(trailers, &mut last)?;
-            self.held = Some(last.freeze());
-        } else {
-            self.encoder.end(trailers, &mut self.tail)?;
-        }
-        self.asked_all = true;
-        self.unflushed = true;
-        Ok(())
+        self.out.finish(trailers)
     }
 
     /// Lets the held end of the request go, now or as soon as it is pushed.
     pub fn release(&mut self) {
-        self.hold = false;
-        if let Some(last) = self.held.take() {
-            self.tail.extend_from_slice(&last);
-            self.unflushed = true;
-        }
+        self.out.release();
     }
 
     /// Whether everything but the held end was handed to the kernel: the moment to ask [`Conn::delivery`]
     /// and to [`Conn::release`].
     pub fn is_held(&self) -> bool {
-        self.held.is_some() && self.backlog() == 0
+        self.out.is_held()
     }
 
     /// Whether more of the body may be pushed.
     pub fn wants_body(&self) -> bool {
-        !self.asked_all && self.write_error.is_none() && self.backlog() < BACKLOG
+        self.out.wants_body()
     }
 
     /// Bytes queued and not yet handed to the kernel.
     pub fn backlog(&self) -> usize {
-        self.tail.len() + self.queue.iter().map(Bytes::len).sum::<usize>()
+        self.out.backlog()
     }
 
     /// How much of the request the endpoint may have seen. `Complete` from the moment the last byte is handed
     /// to the kernel (or to TLS), `Nothing` until the first one is.
     pub fn sent(&self) -> Sent {
-        match self.written {
-            0 => Sent::Nothing,
-            _ if self.asked_all && self.held.is_none() && self.queue.is_empty() && self.tail.is_empty() => Sent::Complete,
-            _ => Sent::Incomplete,
-        }
+        self.out.sent()
     }
 
     /// What the peer's kernel has acknowledged; see [`Stream::delivery`].
@@ -313,7 +233,7 @@ impl Conn {
         matches!(self.phase, Phase::Ended | Phase::Done)
             && self.keep_alive
             && self.input.is_empty()
-            && self.write_error.is_none()
+            && !self.out.failed()
             && self.sent() == Sent::Complete
     }
 
@@ -344,19 +264,9 @@ impl Conn {
 
     /// [`Conn::event`] for those who poll.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
-        if self.unflushed && self.write_error.is_none() {
-            match self.poll_flush(cx) {
-                Poll::Ready(Ok(())) => {
-                    self.unflushed = false;
-                    // Of a request that went out in one go nobody needs to hear.
-                    if !self.asked_all || self.held.is_some() {
-                        return Poll::Ready(Ok(Event::Flushed));
-                    }
-                }
-                // The answer may have come before the connection broke: an endpoint that refuses a body closes early.
-                Poll::Ready(Err(e)) => self.write_error = Some(e),
-                Poll::Pending => {}
-            }
+        // An answer may have come before a write failed: an endpoint that refuses a body closes early. So reading goes on.
+        if self.out.poll_send(&mut self.stream, cx) == Poll::Ready(true) {
+            return Poll::Ready(Ok(Event::Flushed));
         }
         loop {
             match self.ready() {
@@ -383,7 +293,7 @@ impl Conn {
                 Err(e) => {
                     let begun = matches!(self.phase, Phase::Body);
                     self.phase = Phase::Failed;
-                    let e = self.write_error.take().unwrap_or(e);
+                    let e = self.out.take_error().unwrap_or(e);
                     return Poll::Ready(Err(if begun { Failure::Truncated } else { Failure::Broken(e) }));
                 }
             }
@@ -393,13 +303,7 @@ impl Conn {
     /// Write what is queued without reading: while the answer's taker has no room, the request still goes on.
     /// Ready when nothing is left to write; an error is told by the next [`Conn::poll_event`].
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.unflushed && self.write_error.is_none() {
-            match ready!(self.poll_flush(cx)) {
-                Ok(()) => self.unflushed = false,
-                Err(e) => self.write_error = Some(e),
-            }
-        }
-        Poll::Ready(())
+        self.out.poll_send(&mut self.stream, cx).map(drop)
     }
 
     fn decode(&mut self) -> Result<Option<Event>, Failure> {
@@ -451,7 +355,7 @@ impl Conn {
                 self.phase = Phase::Ended;
                 Ok(())
             }
-            Phase::Head if self.input.is_empty() => Err(match self.write_error.take() {
+            Phase::Head if self.input.is_empty() => Err(match self.out.take_error() {
                 Some(e) => Failure::Broken(e),
                 None => Failure::Closed,
             }),
@@ -474,52 +378,5 @@ impl Conn {
             self.grow = (self.grow * 2).min(READ);
         }
         Poll::Ready(Ok(n))
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let n = if self.apart > 0 {
-                let front = self.queue.front().map_or(&self.tail[..], |b| b);
-                let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &front[..self.apart.min(front.len())]))?;
-                self.apart -= n;
-                self.consume(n);
-                n
-            } else if self.queue.is_empty() {
-                if self.tail.is_empty() {
-                    break;
-                }
-                let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.tail))?;
-                self.tail.advance(n);
-                n
-            } else {
-                let mut slices = [IoSlice::new(&[]); IOV];
-                let mut used = 0;
-                for (slot, part) in slices.iter_mut().zip(self.queue.iter().map(|b| &b[..]).chain([&self.tail[..]])) {
-                    *slot = IoSlice::new(part);
-                    used += 1;
-                }
-                let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..used]))?;
-                self.consume(n);
-                n
-            };
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += n as u64;
-        }
-        // TCP needs none; TLS may still hold records.
-        if matches!(self.stream, Stream::Plain(_)) { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_flush(cx) }
-    }
-
-    fn consume(&mut self, mut n: usize) {
-        while let Some(front) = self.queue.front_mut() {
-            if n < front.len() {
-                front.advance(n);
-                return;
-            }
-            n -= front.len();
-            self.queue.pop_front();
-        }
-        self.tail.advance(n);
     }
 }

@@ -16,6 +16,7 @@
 
 pub mod dial;
 pub mod h1;
+mod outbox;
 pub mod pool;
 pub mod stream;
 #[cfg(test)]
