@@ -44,7 +44,7 @@ pub struct App {
     /// Reloads applied and rejected.
     pub(super) reloads: (AtomicU64, AtomicU64),
     readers: Arc<Semaphore>,
-    scraped: Mutex<Option<(Moment, Status)>>,
+    scraped: Mutex<Option<(Moment, Arc<Status>)>>,
 }
 
 type Shared = State<Arc<App>>;
@@ -184,19 +184,22 @@ async fn status(State(app): Shared) -> Answer<Status> {
 
 async fn scrape(State(app): Shared) -> Response {
     let now = crate::clock::now();
-    let known = app.scraped.lock().take().filter(|(at, _)| now.since(*at) < STATUS_AGE);
+    let known = app.scraped.lock().clone().filter(|(at, _)| now.since(*at) < STATUS_AGE);
     let status = match known {
-        Some(fresh) => Some(fresh),
-        None => in_time(app.context.inbox.status()).await.ok().flatten().map(|s| (now, s)),
+        Some((_, status)) => Some(status),
+        None => {
+            let fresh = in_time(app.context.inbox.status()).await.ok().flatten().map(Arc::new);
+            *app.scraped.lock() = fresh.clone().map(|s| (now, s));
+            fresh
+        }
     };
     let beside = metrics::Beside {
-        status: status.as_ref().map(|(_, s)| s.clone()),
+        status,
         reloads: (app.reloads.0.load(Relaxed), app.reloads.1.load(Relaxed)),
         connections: (app.context.connections)(),
         certificates: (app.context.certificates)(),
         journal: app.context.journal.as_ref().map(crate::journal::Journal::stats).unwrap_or_default(),
     };
-    *app.scraped.lock() = status;
     let page = metrics::page(&app.context.published.load_full(), now, &beside);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }

@@ -16,13 +16,14 @@ use crate::model::status::Status;
 use crate::model::time::Moment;
 use crate::model::topology::Topology;
 use crate::model::view::{Live, State, View};
+use std::sync::Arc;
 use text::{Kind, Text};
 
 /// What a scrape needs besides cells and view.
 #[derive(Default)]
 pub struct Beside {
     /// The newest status, for what the view does not know: states of regions.
-    pub status: Option<Status>,
+    pub status: Option<Arc<Status>>,
     /// Reloads so far that were applied, rejected.
     pub reloads: (u64, u64),
     /// Open connections by listener.

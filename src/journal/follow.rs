@@ -26,16 +26,19 @@ pub async fn follow(mut events: Receiver<Arc<Event>>, journal: Option<Journal>) 
     }
 }
 
+/// Where a log line says that it comes from.
+const TARGET: &str = "evenkeel::event";
+
 /// One log line for an event. What takes something out is a warning, its coming back is not.
 fn tell(event: &Event) {
     let (kind, by) = (&event.kind, &event.by);
     let name = kind.name();
     match kind {
-        EventKind::ConfigRejected { .. } => tracing::error!(event = name, %by, "{kind}"),
+        EventKind::ConfigRejected { .. } => tracing::error!(target: TARGET, event = name, %by, "{kind}"),
         EventKind::Pool { to: State::Tripped, .. }
         | EventKind::Region { to: State::Tripped, .. }
         | EventKind::Endpoint { up: false, .. }
-        | EventKind::EdgeSuspect { on: true, .. } => tracing::warn!(event = name, %by, "{kind}"),
-        _ => tracing::info!(event = name, %by, "{kind}"),
+        | EventKind::EdgeSuspect { on: true, .. } => tracing::warn!(target: TARGET, event = name, %by, "{kind}"),
+        _ => tracing::info!(target: TARGET, event = name, %by, "{kind}"),
     }
 }
