@@ -44,9 +44,6 @@ impl Bench {
     }
 }
 
-/// Paused time runs on while the disk is waited for.
-const YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
-
 fn order(order: Order) -> Command {
     Command { by: Actor::Operator("ada".into()), order }
 }

@@ -93,6 +93,7 @@ async fn flushed(down: &mut Downstream<'_>, alarm: &mut Alarm, idle: Duration) -
 }
 
 /// How looking for an answer ended.
+#[allow(clippy::large_enum_variant)] // moved once a request; a box would cost an allocation each
 enum Verdict<'p> {
     Answer(Won<'p>),
     Refused(Refusal),

@@ -63,6 +63,7 @@ pub(crate) enum Turn {
 
 type Dialling<'p> = Pin<Box<dyn Future<Output = Result<Conn, DialError>> + 'p>>;
 
+#[allow(clippy::large_enum_variant)] // moved once a request; a box would cost an allocation each
 enum Link<'p> {
     Dialling(Dialling<'p>),
     Up(Conn),

@@ -111,6 +111,13 @@ struct Shared {
     replay: Arc<ReplayStore>,
 }
 
+/// A picture counted by one thread alone.
+#[allow(clippy::redundant_allocation)] // the inner count is shared by all threads; requests count on the outer one
+pub(crate) type Kept = Rc<Arc<Picture>>;
+
+/// TLS towards services; `None`: it cannot be set up.
+type ClientSettings = HashMap<ServiceIx, Option<Arc<ClientTls>>>;
+
 /// One worker thread, as its connections see it.
 pub(crate) struct Worker {
     pub(crate) published: Arc<Published>,
@@ -119,8 +126,9 @@ pub(crate) struct Worker {
     pub(crate) clients: Arc<Clients>,
     pub(crate) replay: Arc<ReplayStore>,
     pub(crate) access: Arc<access::Log>,
-    kept: RefCell<Rc<Arc<Picture>>>,
-    client_tls: RefCell<(u64, HashMap<ServiceIx, Option<Arc<ClientTls>>>)>,
+    kept: RefCell<Kept>,
+    /// Of the generation named.
+    client_tls: RefCell<(u64, ClientSettings)>,
     threads: usize,
     draining: Cell<bool>,
     present: RefCell<Present>,
@@ -191,7 +199,7 @@ impl Worker {
     }
 
     /// The newest picture, to keep for the life of a request. Counted per worker: the shared count would be fought over by all.
-    pub(crate) fn picture(&self) -> Rc<Arc<Picture>> {
+    pub(crate) fn picture(&self) -> Kept {
         let newest = self.published.load();
         let mut kept = self.kept.borrow_mut();
         if !Arc::ptr_eq(&newest, &kept) {
