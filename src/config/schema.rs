@@ -27,6 +27,11 @@ pub fn schema() -> Value {
     schema["title"] = json!("Evenkeel");
     schema["required"] = json!(["version", "listeners", "regions", "services", "routes"]);
     schema["properties"]["version"] = json!({"const": 1, "description": "The version of this format."});
+    for (key, least) in [("listeners", "minItems"), ("routes", "minItems"), ("regions", "minProperties"), ("services", "minProperties")] {
+        schema["properties"][key][least] = json!(1);
+    }
+    // As text it has a pattern; as a number it must not be meant as percent.
+    schema["$defs"]["Ratio"]["maximum"] = json!(1);
     for (name, keys) in REQUIRED {
         let block = &mut schema["$defs"][name];
         block["required"] = json!(keys);
