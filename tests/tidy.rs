@@ -108,7 +108,7 @@ fn sources() -> Vec<Source> {
         .filter(|(path, _)| !is_test(path, &all))
         .map(|(path, text)| {
             let room = path.trim_start_matches("src/").split('/').next().unwrap().trim_end_matches(".rs").to_string();
-            let text = comment.replace_all(&tests.replace(&text, ""), "").into_owned();
+            let text = comment.replace_all(&tests.replace(text, ""), "").into_owned();
             Source { path: path.clone(), room, text }
         })
         .collect()

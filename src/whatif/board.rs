@@ -1,7 +1,7 @@
 //! The pure twin of `live::cells`: the same gauges, tallies, tokens and paces, without atomics.
 //!
 //! Anything that the request side counts and the control side reads passes through here. Where `live` is changed, this
-//! is changed with it: `tests/sim/twin.rs` drives both with the same steps and compares what they tell.
+//! is changed with it.
 
 use crate::model::id::*;
 use crate::model::outcome::Outcome;

@@ -43,7 +43,7 @@ impl World {
             w.limits, w.route
         );
         let state = tempfile::tempdir().unwrap();
-        let loaded = config::parse(&text, &Path::new("test.yaml").to_path_buf()).unwrap_or_else(|p| panic!("{:?}\n{text}", p.headlines()));
+        let loaded = config::parse(&text, Path::new("test.yaml")).unwrap_or_else(|p| panic!("{:?}\n{text}", p.headlines()));
         let compiled = Arc::new(loaded.compile(1));
         let (inbox, from) = live::inbox();
         let beats = Arc::new(live::Beats::new(2));

@@ -110,13 +110,11 @@ fn name(t: &Topology, p: PoolIx) -> &str {
 
 fn nothing_drained(_: &Script, trace: &Trace, broken: &mut Broken) {
     for (r, view) in with_view(trace) {
-        if let Note::Try { pool, request, .. } = r.note {
-            if view.pools[pool.at()].drained {
-                broken.push((
-                    "no request goes to a drained region",
-                    format!("{:?} request {request} to {}", r.at, name(view.topology(), pool)),
-                ));
-            }
+        if let Note::Try { pool, request, .. } = r.note
+            && view.pools[pool.at()].drained
+        {
+            broken
+                .push(("no request goes to a drained region", format!("{:?} request {request} to {}", r.at, name(view.topology(), pool))));
         }
     }
 }

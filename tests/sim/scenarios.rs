@@ -178,7 +178,7 @@ fn no_pool_is_offered_more_than_its_capacity_while_another_has_room() {
     }
     let worst = seconds[10..].iter().max().copied().unwrap_or(0);
     let mean = f64::from(seconds[10..].iter().sum::<u32>()) / 50.0;
-    assert!(mean <= 62.0 && mean >= 50.0, "{mean:.1} requests a second offered to a pool of 60/s (worst second {worst})");
+    assert!((50.0..=62.0).contains(&mean), "{mean:.1} requests a second offered to a pool of 60/s (worst second {worst})");
 }
 
 #[test]
