@@ -17,8 +17,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 
 /// Accepted with a warning: nothing breaks, but it does not happen yet.
 const INACTIVE: &[(&str, &str)] = &[
-    ("routes.[].guards", "answers are not checked yet"),
-    ("routes.[].degrade.[].stale", "no copies are kept yet; the next way in the list is taken"),
     ("services.*.protocol=h2", "backends are spoken to in HTTP/1.1 for now"),
     ("services.*.protocol=auto", "backends are spoken to in HTTP/1.1 for now"),
 ];

@@ -20,8 +20,9 @@ use super::alarm::Alarm;
 use super::answer::{self, Reply};
 use super::connection::Guest;
 use super::downstream::{Downstream, Ending};
-use super::leg::{Leg, Message, Turn};
+use super::leg::{Early, Leg, Message, Turn};
 use super::message::Ids;
+use super::truth::Truth;
 use super::upload::{Fault, Upload};
 use super::worker::Worker;
 use super::{access, message};
@@ -103,10 +104,12 @@ enum Verdict<'p> {
 /// A backend's answer, of which the head is read.
 struct Answer {
     plan: Try,
-    conn: Conn,
+    /// `None`: it is all here already.
+    conn: Option<Conn>,
     /// The part of the request's body that is to be sent next.
     next: usize,
     head: Box<ResponseHead>,
+    early: Option<Early>,
 }
 
 /// An answer that goes to the client.
@@ -150,6 +153,8 @@ pub(super) struct Exchange<'p> {
     legs: [Option<Leg<'p>>; 2],
     /// A failing answer, held while something better is looked for.
     held: Option<Answer>,
+    /// Last good copies and guards, where the route has any.
+    truth: Option<Box<Truth<'p>>>,
     /// Pools in which an attempt failed.
     failed: SmallVec<[PoolIx; 2]>,
     ids: Ids,
@@ -197,6 +202,7 @@ impl<'p> Exchange<'p> {
             machine,
             legs: [None, None],
             held: None,
+            truth: Truth::of(worker, picture, route, request, guest),
             failed: SmallVec::new(),
             ids,
             began,
@@ -224,8 +230,8 @@ impl<'p> Exchange<'p> {
                 Step::Wait(until) => until,
             };
             match self.event(until).await {
-                Event::Turn(i, Turn::Head(head)) => {
-                    if let Some(won) = self.judge(i, head) {
+                Event::Turn(i, Turn::Head(head, early)) => {
+                    if let Some(won) = self.judge(i, head, early) {
                         return Verdict::Answer(won);
                     }
                 }
@@ -285,6 +291,7 @@ impl<'p> Exchange<'p> {
             is_head: self.request.method == crate::http1::Method::Head,
             upgrade: facts.upgrade,
             hold: !facts.safe && self.route.retry.writes == Writes::Incomplete,
+            whole: self.truth.as_ref().filter(|_| !self.streaming).and_then(|t| t.reads()),
             again: [Sent::Nothing, Sent::Incomplete, Sent::Complete].map(|s| facts.repeatable(&self.route.retry, s)),
         }
     }
@@ -342,22 +349,42 @@ impl<'p> Exchange<'p> {
     }
 
     /// An answer's head has come: take it, or hold it while something better is looked for.
-    fn judge(&mut self, i: usize, head: Box<ResponseHead>) -> Option<Won<'p>> {
+    fn judge(&mut self, i: usize, head: Box<ResponseHead>, early: Option<Early>) -> Option<Won<'p>> {
         let leg = self.legs[i].take()?;
+        let (now, plan) = (clock::now(), leg.plan);
         let retry_after = head.status == 503 && head.head.get("retry-after").is_some();
-        let outcome = classify::status(head.status, retry_after, self.route);
-        let accepted = self.machine.accepts(&self.picture.view, outcome);
-        let plan = leg.plan;
+        let mut outcome = classify::status(head.status, retry_after, self.route);
+        // What a guard rejects is worth nothing, but for one that only lacks something to be compared with.
+        let mut worth_holding = true;
+        if let (Outcome::Ok, Some(truth), Some(read)) = (outcome, &mut self.truth, early.as_ref().filter(|e| e.ended))
+            && let Err(sure) = truth.judge(&self.picture.cells, self.index, plan.pool, &read.body, now)
+        {
+            (outcome, worth_holding) = (Outcome::Guard, !sure);
+        }
         let (flight, conn) = leg.into_parts();
         let (conn, next) = conn?;
-        let answer = Answer { plan, conn, next, head };
+        let conn = match &early {
+            Some(e) if e.ended => {
+                self.worker.upstream.checkin(conn);
+                None
+            }
+            _ => Some(conn),
+        };
+        let answer = Answer { plan, conn, next, head, early };
+        let accepted = match outcome {
+            Outcome::Guard => false,
+            // The last good copy goes before a failing answer.
+            Outcome::Status(_) | Outcome::Overload(503) if self.truth.as_ref().is_some_and(|t| t.has_copy()) => false,
+            _ => self.machine.accepts(&self.picture.view, outcome),
+        };
         if accepted {
             return Some(Won { answer, flight, outcome });
         }
-        let now = clock::now();
         self.landed(plan, flight, outcome, now);
         self.machine.ended(plan.id, outcome, Sent::Complete, now);
-        self.held = Some(answer);
+        if worth_holding && self.held.as_ref().is_none_or(|held| held.head.status >= 400) {
+            self.held = Some(answer);
+        }
         None
     }
 

@@ -11,19 +11,22 @@
 //!
 //! A client that is slow to send its body is not the endpoint's fault: while more of the body is waited for, no clock runs here.
 //!
+//! Where the answer is to be judged as a whole (`Message::whole`), its body is read here as well, within the same times.
+//!
 //! A kept connection that ends without a byte of an answer was most likely closed while our request was on its way. What is safe to
 //! repeat is repeated at once on a fresh connection to the same endpoint; that is not held against anybody.
 
 use super::downstream::Downstream;
+use super::truth;
 use super::upload::{Fault, Part, Upload};
 use crate::clock;
-use crate::http1::{BodyFraming, ResponseHead};
+use crate::http1::{BodyFraming, Head, ResponseHead};
 use crate::live::Flight;
 use crate::model::outcome::{Outcome, Sent};
 use crate::model::time::{Duration, Moment};
 use crate::steer::attempt::Try;
 use crate::upstream::{Begin, Conn, DialError, Event, Failure, Pool, Target};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -44,13 +47,24 @@ pub(crate) struct Message {
     pub(crate) hold: bool,
     /// What it is worth to repeat on a fresh connection after this much was sent on a dead one.
     pub(crate) again: [bool; 3],
+    /// Read the body of an answer that can be judged, up to so many bytes, before telling of its head.
+    pub(crate) whole: Option<u64>,
+}
+
+/// The body of an answer, as far as it was read before anybody decided about it.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    pub(crate) body: Bytes,
+    /// It is all there.
+    pub(crate) ended: bool,
+    pub(crate) trailers: Option<Box<Head>>,
 }
 
 /// What happened to an attempt.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    /// The final answer's head.
-    Head(Box<ResponseHead>),
+    /// The final answer's head, and what was read of its body.
+    Head(Box<ResponseHead>, Option<Early>),
     /// An interim answer to pass on.
     Interim(Box<ResponseHead>),
     /// The kept connection was dead: [`Leg::again`] begins anew on a fresh one.
@@ -92,6 +106,8 @@ pub(crate) struct Leg<'p> {
     look: Moment,
     /// When everything but the held byte had left.
     left: Option<Moment>,
+    /// An answer that is read as a whole.
+    reading: Option<(Box<ResponseHead>, BytesMut)>,
 }
 
 impl<'p> Leg<'p> {
@@ -116,6 +132,7 @@ impl<'p> Leg<'p> {
             marked: (false, false),
             look: Moment::FAR,
             left: None,
+            reading: None,
         };
         match pool.reuse(&leg.target) {
             Some(conn) => leg.up(conn),
@@ -186,14 +203,33 @@ impl<'p> Leg<'p> {
                 }
                 Poll::Ready(Ok(Event::Head(head))) => {
                     self.flight.first_byte(clock::now());
-                    return Poll::Ready(Turn::Head(head));
+                    if self.message.whole.is_none_or(|most| !truth::readable(&head, most)) {
+                        return Poll::Ready(Turn::Head(head, None));
+                    }
+                    self.reading = Some((head, BytesMut::new()));
                 }
-                Poll::Ready(Ok(Event::Data(_) | Event::End(_))) => return Poll::Ready(Turn::Failed(Outcome::Reset)),
+                Poll::Ready(Ok(Event::Data(data))) => {
+                    self.flight.heard(clock::now());
+                    let Some((_, body)) = &mut self.reading else { return Poll::Ready(Turn::Failed(Outcome::Reset)) };
+                    body.extend_from_slice(&data);
+                    if body.len() as u64 > self.message.whole.unwrap_or(0) {
+                        return Poll::Ready(self.read(false, None));
+                    }
+                }
+                Poll::Ready(Ok(Event::End(trailers))) => return Poll::Ready(self.read(true, trailers)),
                 Poll::Ready(Err(why)) => {
                     let stale = self.stale(&why, upload);
                     return Poll::Ready(if stale { Turn::Stale } else { Turn::Failed(Outcome::Reset) });
                 }
             }
+        }
+    }
+
+    /// What was read of an answer.
+    fn read(&mut self, ended: bool, trailers: Option<Box<Head>>) -> Turn {
+        match self.reading.take() {
+            Some((head, body)) => Turn::Head(head, Some(Early { body: body.freeze(), ended, trailers })),
+            None => Turn::Failed(Outcome::Reset),
         }
     }
 

@@ -42,6 +42,7 @@ pub mod stale;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod truth;
 mod upload;
 pub mod worker;
 

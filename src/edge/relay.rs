@@ -8,14 +8,16 @@
 
 use super::alarm::Alarm;
 use super::downstream::{Downstream, Ending};
-use super::leg::feed;
+use super::leg::{Early, feed};
+use super::truth::Collect;
 use super::upload::Upload;
 use crate::clock;
+use crate::http1::Head;
 use crate::live::Flight;
 use crate::model::outcome::Outcome;
 use crate::model::time::{Duration, Moment};
 use crate::upstream::{Conn, Event, Pool, Stream};
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -56,6 +58,8 @@ pub(super) struct Way<'a, 'c, 'p> {
     pub(super) flight: Option<Flight<'p>>,
     /// An answer that is read to its end is a success.
     pub(super) good: bool,
+    /// Where the answer is to be kept as well.
+    pub(super) keep: Option<&'a mut Collect>,
 }
 
 impl Way<'_, '_, '_> {
@@ -77,12 +81,51 @@ impl Way<'_, '_, '_> {
             flight.heard(clock::now());
         }
     }
+
+    /// Queue a piece of the body.
+    fn data(&mut self, data: Bytes) -> Result<(), ()> {
+        if let Some(keep) = &mut self.keep {
+            keep.data(&data);
+        }
+        self.down.push(data)
+    }
+
+    /// Queue its end.
+    fn end(&mut self, trailers: Option<&Head>) -> Result<(), ()> {
+        if let Some(keep) = &mut self.keep {
+            keep.end();
+        }
+        self.down.end(trailers)
+    }
+
+    /// Queue what was read before.
+    fn early(&mut self, early: Early) -> Result<(), ()> {
+        if !early.body.is_empty() {
+            self.data(early.body)?;
+        }
+        if early.ended {
+            self.end(early.trailers.as_deref())?;
+            self.done();
+        }
+        Ok(())
+    }
 }
 
-/// Pass on an answer whose head is queued already. The connection goes back to its pool as soon as it is free.
-pub(super) async fn answer<'p>(mut way: Way<'_, '_, 'p>, conn: Conn, mut next: usize, pool: &Pool) -> Relayed<'p> {
-    let (mut conn, mut sent, mut moved, mut until) = (Some(conn), 0, true, Moment::FAR);
+/// Pass on an answer whose head is queued already: what of its body was read `early`, then what the connection gives, which goes
+/// back to its pool as soon as it is free. Without a connection there is nothing more to come.
+pub(super) async fn answer<'p>(
+    mut way: Way<'_, '_, 'p>,
+    mut conn: Option<Conn>,
+    early: Option<Early>,
+    mut next: usize,
+    pool: &Pool,
+) -> Relayed<'p> {
+    let (mut sent, mut moved, mut until) = (early.as_ref().map_or(0, |e| e.body.len() as u64), true, Moment::FAR);
     let (mut stream_at, mut received) = (None, way.upload.received);
+    if early.is_some_and(|early| way.early(early).is_err()) {
+        let why = Some("the answer is not as long as it said");
+        return Relayed { ending: Ending::Truncated, blame: Blame::Backend, sent, why, flight: way.flight };
+    }
     let end = |ending, blame, why| Poll::Ready((ending, blame, why));
     let (ending, blame, why) = poll_fn(|cx| {
         loop {
@@ -98,14 +141,14 @@ pub(super) async fn answer<'p>(mut way: Way<'_, '_, 'p>, conn: Conn, mut next: u
                     Poll::Ready(Ok(Event::Data(data))) => {
                         sent += data.len() as u64;
                         moved = true;
-                        if way.down.push(data).is_err() {
+                        if way.data(data).is_err() {
                             return end(Ending::Truncated, Blame::Backend, Some("the answer is longer than it said"));
                         }
                         continue;
                     }
                     Poll::Ready(Ok(Event::End(trailers))) => {
                         moved = true;
-                        if way.down.end(trailers.as_deref()).is_err() {
+                        if way.end(trailers.as_deref()).is_err() {
                             return end(Ending::Truncated, Blame::Backend, Some("the answer is shorter than it said"));
                         }
                         if let Some(up) = conn.take() {

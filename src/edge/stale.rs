@@ -8,7 +8,9 @@
 //! A popular key is not copied on every answer: a copy younger than [`REFRESH`] is left as it is. In an outage a
 //! copy is then at most that much older than it could have been.
 
+use crate::model::topology::StaleStore;
 use crate::steer::lastgood::{self, Keep, Key};
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -158,6 +160,32 @@ impl Store {
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.cache.is_empty()
+    }
+}
+
+/// The process's one store: made when a route first asks for it, and anew (empty) when a reload changes its bounds.
+#[derive(Default)]
+pub struct Copies(ArcSwapOption<(StaleStore, Arc<Store>)>);
+
+impl Copies {
+    /// The store with these bounds.
+    pub fn store(&self, bounds: &StaleStore) -> Arc<Store> {
+        match &*self.0.load() {
+            Some(now) if now.0 == *bounds => return now.1.clone(),
+            _ => {}
+        }
+        let fresh = Arc::new((bounds.clone(), Arc::new(Store::new(bounds.max_bytes, bounds.max_body))));
+        // Two threads may come here at once: the first one's store stays.
+        self.0.rcu(|now| match now {
+            Some(now) if now.0 == *bounds => Some(now.clone()),
+            _ => Some(fresh.clone()),
+        });
+        self.0.load_full().map_or_else(|| fresh.1.clone(), |now| now.1.clone())
+    }
+
+    /// [`Store::purge`], where there is a store.
+    pub fn purge(&self, pattern: &str) -> usize {
+        self.0.load().as_ref().map_or(0, |now| now.1.purge(pattern))
     }
 }
 

@@ -8,6 +8,7 @@
 
 use super::clients::Clients;
 use super::listener::{Accept, Door, Listeners, REST, judge};
+use super::stale::Copies;
 use super::upload::ReplayStore;
 use super::{access, connection};
 use crate::clock;
@@ -45,6 +46,7 @@ pub struct Edge {
     listeners: Arc<Listeners>,
     phase: watch::Sender<Phase>,
     connections: Arc<AtomicUsize>,
+    copies: Arc<Copies>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -60,7 +62,7 @@ impl Edge {
     pub fn start(setup: &Setup, threads: usize) -> std::io::Result<Self> {
         let (listeners, connections, shared) = (Listeners::new(), Arc::default(), Shared::default());
         let (phase, _) = watch::channel(Phase::Serve);
-        let mut edge = Self { listeners, phase, connections, threads: Vec::new() };
+        let mut edge = Self { listeners, phase, connections, copies: shared.copies.clone(), threads: Vec::new() };
         for index in 0..threads {
             let (setup, shared, doors, phase) = (setup.clone(), shared.clone(), edge.listeners.subscribe(), edge.phase.subscribe());
             let connections = edge.connections.clone();
@@ -73,6 +75,11 @@ impl Edge {
     /// The listening sockets.
     pub fn listeners(&self) -> &Arc<Listeners> {
         &self.listeners
+    }
+
+    /// The last good copies.
+    pub fn copies(&self) -> &Arc<Copies> {
+        &self.copies
     }
 
     /// Clients connected now.
@@ -109,6 +116,7 @@ impl Edge {
 struct Shared {
     clients: Arc<Clients>,
     replay: Arc<ReplayStore>,
+    copies: Arc<Copies>,
 }
 
 /// A picture counted by one thread alone.
@@ -125,6 +133,7 @@ pub(crate) struct Worker {
     pub(crate) dice: RefCell<Dice>,
     pub(crate) clients: Arc<Clients>,
     pub(crate) replay: Arc<ReplayStore>,
+    pub(crate) copies: Arc<Copies>,
     pub(crate) access: Arc<access::Log>,
     kept: RefCell<Kept>,
     /// Of the generation named.
@@ -149,6 +158,7 @@ impl Worker {
             dice: RefCell::new(clock::dice()),
             clients: shared.clients.clone(),
             replay: shared.replay.clone(),
+            copies: shared.copies.clone(),
             access: setup.access.clone(),
             kept: RefCell::new(Rc::new(setup.published.load_full())),
             client_tls: RefCell::default(),

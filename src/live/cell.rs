@@ -120,6 +120,11 @@ impl Ends {
     }
 }
 
+/// So many rejected answers
+const DOUBT: usize = 4;
+/// within this time make a pool's other answers doubtful.
+const DOUBT_WITHIN: Duration = Duration::from_secs(5);
+
 /// What requests tell of one pool.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -133,6 +138,9 @@ pub struct PoolCell {
     pub(super) contradicted: AtomicU64,
     pub(super) confirmed: AtomicU64,
     pub(super) failed_on: AtomicU64,
+    pub(super) implausible_keys: AtomicU64,
+    rejected: [AtomicU64; DOUBT],
+    rejections: AtomicU64,
     pub(super) lates: AtomicU64,
     pub(super) revived: AtomicU64,
     pub(super) late_on: AtomicU64,
@@ -148,6 +156,16 @@ impl PoolCell {
     /// Requests in flight, until the answer's last byte.
     pub fn inflight(&self) -> u32 {
         self.inflight.load(Relaxed)
+    }
+    /// A guard rejected one of its answers.
+    pub fn rejected(&self, now: Moment) {
+        let n = self.rejections.fetch_add(1, Relaxed) as usize;
+        self.rejected[n % DOUBT].store(now.0, Relaxed);
+    }
+    /// Whether guards have rejected several of its answers lately: then one that only lacks something to be compared
+    /// with is not believed either.
+    pub fn doubted(&self, now: Moment) -> bool {
+        self.rejected.iter().all(|at| matches!(at.load(Relaxed), at if at > 0 && now.since(Moment(at)) < DOUBT_WITHIN))
     }
     /// Attempts ended so far by `Outcome::label`: ok, status (overload answers included), connect, timeout, reset, guard, cancelled.
     pub fn results(&self) -> [(&'static str, u64); 7] {

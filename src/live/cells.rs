@@ -183,6 +183,10 @@ impl Cells {
     pub fn confirmed(&self, p: PoolIx) {
         self.pools[p.at()].confirmed.fetch_add(1, Relaxed);
     }
+    /// The answer to a request in this pool was implausible, and nothing says that it is true. `key`: hash of what was asked for.
+    pub fn implausible(&self, p: PoolIx, key: u64) {
+        self.pools[p.at()].implausible_keys.fetch_or(1 << (key % 64), Relaxed);
+    }
     /// A guard rejected an answer: the route's `rule`-th.
     pub fn guard_rejected(&self, r: RouteIx, rule: usize) {
         self.guards[r.at()][rule].fetch_add(1, Relaxed);

@@ -117,6 +117,7 @@ fn pool(c: &PoolCell, last: &mut PoolLast, full: bool) -> PoolTally {
         contradicted: delta(c.contradicted.load(Relaxed), &mut last.contradicted),
         confirmed: delta(c.confirmed.load(Relaxed), &mut last.confirmed),
         failed_on: taken(&c.failed_on),
+        implausible_keys: taken(&c.implausible_keys),
         lates: delta(c.lates.load(Relaxed), &mut last.lates),
         revived: delta(c.revived.load(Relaxed), &mut last.revived),
         late_on: taken(&c.late_on),

@@ -64,6 +64,8 @@ pub struct PoolTally {
     pub confirmed: u32,
     /// Which endpoints failed: bit `i % 64` for the pool's i-th endpoint.
     pub failed_on: u64,
+    /// Keys whose answers were implausible: bit `hash % 64` of each. Never more bits than distinct keys.
+    pub implausible_keys: u64,
     /// Attempts of safe requests that were trials, and came back well.
     pub trial_ok: u32,
     /// Trials that failed.

@@ -8,7 +8,8 @@
 //!   than 40 % of quick failures that a retry mends, and no health check sees them; so few are enough: 5 in
 //!   two seconds, and 4 % of what was judged. A late attempt may yet be answered: late ones alone are a
 //!   [`Doubt`](Verdict::Doubt) (new work goes elsewhere, nothing else), and count fully after [`GRACE`].
-//! - **Implausible** answers that another region contradicted.
+//! - **Implausible** answers that another region contradicted, of at least [`KEYS`] distinct keys: fewer are odd items, not
+//!   an odd pool, and count for nothing here.
 //!
 //! One bad endpoint is not a bad pool: where a pool has two endpoints or more in use, two must have failed.
 //! Overload answers and cancelled attempts are not counted at all. A slow answer is not a failure.
@@ -30,6 +31,8 @@ const SURE_TIMEOUTS: u32 = 3;
 pub const GRACE: Duration = Duration::from_millis(100);
 /// Implausible answers that make a verdict, each contradicted by another region.
 const IMPLAUSIBLE: u32 = 5;
+/// And distinct keys among them. Counted by a bit of each key's hash, so rather too few than too many.
+pub const KEYS: u32 = 10;
 
 /// What the window says.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,20 +46,38 @@ pub enum Verdict {
 /// Judge a pool. `in_use`: endpoints that get traffic; `doubted`: for how long [`Verdict::Doubt`] has stood.
 pub fn judge(window: &Window, now: Moment, rules: &Failover, in_use: u32, doubted: Duration) -> Option<Verdict> {
     let wide = in_use.clamp(1, 2);
-    failing(window, now, rules, wide).or_else(|| hanging(window, now, wide, doubted))
+    failing(window, now, rules, wide).or_else(|| implausible(window, now, rules, wide)).or_else(|| hanging(window, now, wide, doubted))
+}
+
+/// Whether what guards rejected is the pool's fault.
+fn believed(c: &Counts) -> bool {
+    c.guard >= IMPLAUSIBLE && c.contradicted >= IMPLAUSIBLE.max(2 * c.confirmed) && c.implausible_keys.count_ones() >= KEYS
+}
+
+fn implausible(window: &Window, now: Moment, rules: &Failover, wide: u32) -> Option<Verdict> {
+    let [short, long] = HANG_SPANS;
+    let spans = [short, long, rules.window].map(|span| (span, window.last(now, span)));
+    let (span, c) = spans.into_iter().find(|(_, c)| believed(c) && c.failed_on.count_ones() >= wide)?;
+    let cause = Cause::Implausible { rejected: c.guard, keys: c.implausible_keys.count_ones() };
+    Some(Verdict::Bad(cause, c, span))
 }
 
 fn failing(window: &Window, now: Moment, rules: &Failover, wide: u32) -> Option<Verdict> {
+    let counted = |c: &Counts| {
+        let odd = if believed(c) { 0 } else { c.guard };
+        (c.failed() - odd, c.judged() - odd)
+    };
     let bad = |c: &Counts| {
-        c.judged() >= rules.min_requests.max(1)
-            && f64::from(c.failed()) >= rules.failure_rate * f64::from(c.judged())
-            && c.failed() > 0
+        let (failed, judged) = counted(c);
+        judged >= rules.min_requests.max(1)
+            && f64::from(failed) >= rules.failure_rate * f64::from(judged)
+            && failed > 0
             && c.failed_on.count_ones() >= wide
     };
     let (span, c) = window.suffixes(now).find(|(_, c)| bad(c))?;
-    let (failed, judged) = (c.failed(), c.judged());
-    let cause = if c.guard * 2 > failed {
-        Cause::Implausible { rejected: c.guard, keys: c.contradicted.min(c.guard) }
+    let (failed, judged) = counted(&c);
+    let cause = if believed(&c) && c.guard * 2 > failed {
+        Cause::Implausible { rejected: c.guard, keys: c.implausible_keys.count_ones() }
     } else if c.timeout * 2 > failed {
         Cause::Timeouts { timeouts: c.timeout, judged }
     } else {
@@ -69,10 +90,6 @@ fn hanging(window: &Window, now: Moment, wide: u32, doubted: Duration) -> Option
     let mut doubt = None;
     for (span, c) in window.suffixes(now).take_while(|(span, _)| *span <= HANG_SPAN) {
         let (hangs, judged) = (c.hangs(), c.judged().max(c.hangs()));
-        if c.guard >= IMPLAUSIBLE && c.contradicted >= IMPLAUSIBLE.max(2 * c.confirmed) && c.failed_on.count_ones() >= wide {
-            let keys = c.contradicted.min(c.guard);
-            return Some(Verdict::Bad(Cause::Implausible { rejected: c.guard, keys }, c, span));
-        }
         let enough = hangs >= HANGS && f64::from(hangs) >= HANG_RATIO * f64::from(judged);
         if !enough || (c.failed_on | c.late_on).count_ones() < wide {
             continue;
@@ -158,9 +175,23 @@ mod tests {
 
     #[test]
     fn implausible_answers_need_contradiction() {
-        let t = |contradicted, confirmed| PoolTally { ok: 100, guard: 8, contradicted, confirmed, failed_on: 0b11, ..Default::default() };
+        let of = |keys| {
+            move |contradicted, confirmed| PoolTally {
+                ok: 100,
+                guard: 12,
+                contradicted,
+                confirmed,
+                failed_on: 0b11,
+                implausible_keys: keys,
+                ..Default::default()
+            }
+        };
+        let t = of(0x3ff);
         assert!(is_bad(ask(&with(&[(0, t(5, 0))]), 0, 3, 0)));
         assert!(!is_bad(ask(&with(&[(0, t(4, 0))]), 0, 3, 0)));
         assert!(!is_bad(ask(&with(&[(0, t(5, 3))]), 0, 3, 0)));
+        assert!(!is_bad(ask(&with(&[(0, of(0x1ff)(12, 0))]), 0, 3, 0)), "nine keys are odd items");
+        let alone = PoolTally { ok: 0, guard: 100, contradicted: 100, failed_on: 0b11, implausible_keys: 1, ..Default::default() };
+        assert!(!is_bad(ask(&with(&[(0, alone)]), 0, 3, 0)), "one item, however often it is asked for");
     }
 }

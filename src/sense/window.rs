@@ -43,6 +43,8 @@ pub struct Counts {
     pub failed_on: u64,
     /// Endpoints that were late, one bit each.
     pub late_on: u64,
+    /// Keys with implausible answers: never more bits than distinct keys.
+    pub implausible_keys: u64,
 }
 
 impl Counts {
@@ -61,6 +63,7 @@ impl Counts {
         self.revived += t.revived;
         self.failed_on |= t.failed_on;
         self.late_on |= t.late_on;
+        self.implausible_keys |= t.implausible_keys;
     }
     /// Add another's counts.
     pub fn merge(&mut self, o: &Self) {
@@ -77,6 +80,7 @@ impl Counts {
         self.revived += o.revived;
         self.failed_on |= o.failed_on;
         self.late_on |= o.late_on;
+        self.implausible_keys |= o.implausible_keys;
     }
     /// Attempts that failed.
     pub fn failed(&self) -> u32 {

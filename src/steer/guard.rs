@@ -44,6 +44,22 @@ pub fn judge(guards: &[Guard], answer: &Value, last_good: Option<&Value>) -> Res
     Ok(())
 }
 
+/// What would not be believed if there were a past to compare with, however small: for a pool whose answers have
+/// been rejected again and again. Such an answer is worth a second opinion, no more.
+pub fn doubt(guards: &[Guard], answer: &Value) -> Result<(), Rejection> {
+    judge(guards, answer, Some(&ones(answer)))
+}
+
+/// The same shape with every number replaced by one.
+fn ones(value: &Value) -> Value {
+    match value {
+        Value::Number(_) => 1.into(),
+        Value::Array(items) => items.iter().map(ones).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, v)| (name.clone(), ones(v))).collect(),
+        other => other.clone(),
+    }
+}
+
 /// Replaces what masking guards do not believe with null; the pointers of what was replaced.
 pub fn mask(guards: &[Guard], answer: &mut Value, last_good: Option<&Value>) -> Vec<String> {
     let mut masked = Vec::new();
@@ -153,6 +169,13 @@ mod tests {
         assert_eq!(rule_of(&g, &json!({"likes": 101}), Some(&before)), None);
         assert_eq!(rule_of(&g, &json!({"likes": 100}), Some(&before)), Some("drops_by"));
         assert_eq!(rule_of(&g, &json!({"likes": 990}), Some(&before)), None, "ten likes taken back");
+    }
+
+    #[test]
+    fn a_zero_without_a_past_is_doubtful_and_a_number_is_not() {
+        let g = [guard("/items/*/views", &[Reject::ZeroAfterNonzero, Reject::DropsBy(0.9)])];
+        assert_eq!(doubt(&g, &json!({"items": [{"views": 3}, {"views": 0}]})).unwrap_err().at, "/items/1/views");
+        assert!(doubt(&g, &json!({"items": [{"views": 3}, {"views": 1}]})).is_ok());
     }
 
     #[test]

@@ -5,5 +5,6 @@
 mod faults;
 mod origin;
 mod traffic;
+mod truth;
 mod uploads;
 mod world;

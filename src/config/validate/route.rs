@@ -153,7 +153,7 @@ impl Checker<'_> {
             idle_timeout: r.idle_timeout.0,
             retry: self.retry(&at.key("retry"), &r.retry),
             hedge: r.hedge.as_ref().map(|h| Hedge { after: h.after.0, budget: h.budget.0 }),
-            request_headers: self.headers(&at.key("request_headers"), &r.request_headers),
+            request_headers: readable(self.headers(&at.key("request_headers"), &r.request_headers), !r.guards.is_empty()),
             response_headers: self.headers(&at.key("response_headers"), &r.response_headers),
             rewrite: r.rewrite.as_ref().map(|w| self.rewrite(&at.key("rewrite"), w)),
             guards: self.guards(&at.key("guards"), &r.guards),
@@ -400,4 +400,13 @@ impl Checker<'_> {
         }
         all
     }
+}
+
+/// Guards read answers, so guarded routes ask backends for plain ones, unless the operator says otherwise.
+fn readable(mut ops: HeaderOps, guarded: bool) -> HeaderOps {
+    let name = http::header::ACCEPT_ENCODING;
+    if guarded && !ops.set.iter().any(|(n, _)| *n == name) {
+        ops.set.push((name, http::HeaderValue::from_static("identity")));
+    }
+    ops
 }

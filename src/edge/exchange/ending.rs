@@ -2,14 +2,17 @@
 
 use super::super::answer::{self, Reply};
 use super::super::downstream::Ending;
+use super::super::leg::Early;
 use super::super::relay::{self, Blame, Way};
 use super::super::upload::Fault;
 use super::{Answer, Exchange, Told, Won, flushed};
 use crate::clock;
+use crate::http1::ResponseHead;
 use crate::live::Flight;
 use crate::model::outcome::{Outcome, RequestOutcome};
 use crate::steer::attempt::Try;
 use crate::steer::fallback::{self, Refusal};
+use bytes::Bytes;
 
 impl<'p> Exchange<'p> {
     /// Pass a backend's answer on, and count how the attempt ended.
@@ -41,15 +44,23 @@ impl<'p> Exchange<'p> {
     /// Pass an answer on to the client, and the rest of the request's body to the endpoint.
     /// `good`: the attempt counts as a success as soon as the answer was read to its end. What did not end so comes back.
     async fn pass(&mut self, answer: Answer, flight: Option<Flight<'p>>, good: bool) -> (Told, Blame, Option<Flight<'p>>) {
-        let Answer { plan, conn, next, head } = answer;
+        let Answer { plan, conn, next, head, early } = answer;
+        let judged = early.as_ref().is_some_and(|e| e.ended);
+        let mut keep = self.truth.as_ref().filter(|_| good).and_then(|t| t.keep(&head, judged));
         // Nothing is repeated once an answer has begun.
         self.upload.let_go();
         let first_byte = clock::now();
         let region = self.shown_region(plan);
         self.down.head(&head, &self.route.response_headers, region.as_deref());
-        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle: self.route.idle_timeout, flight, good };
-        let relayed =
-            if head.status == 101 { relay::tunnel(way, conn).await } else { relay::answer(way, conn, next, &self.worker.upstream).await };
+        let idle = self.route.idle_timeout;
+        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle, flight, good, keep: keep.as_mut() };
+        let relayed = match conn {
+            Some(conn) if head.status == 101 => relay::tunnel(way, conn).await,
+            conn => relay::answer(way, conn, early, next, &self.worker.upstream).await,
+        };
+        if let (Some(truth), Some(copy)) = (&self.truth, keep) {
+            truth.put(copy, plan.pool);
+        }
         let outcome = match (relayed.blame, head.status) {
             (Blame::Backend, _) | (_, 500..) => RequestOutcome::Failed,
             (_, 400..500) => RequestOutcome::ClientError,
@@ -62,14 +73,36 @@ impl<'p> Exchange<'p> {
 
     /// No region could answer: say so as the route wants it said.
     pub(super) async fn degrade(&mut self, why: Refusal) -> Told {
+        let plan = fallback::decide(self.route, why, self.machine.facts(), &mut self.worker.dice.borrow_mut());
+        if let Some(copy) = self.truth.as_ref().and_then(|t| t.copy(&plan)) {
+            return self.stale(copy, why).await;
+        }
         if why == Refusal::Shed {
             self.picture.cells.route(self.index).shed();
         }
-        let plan = fallback::decide(self.route, why, self.machine.facts(), &mut self.worker.dice.borrow_mut());
         let ours_says_less = matches!(plan.answer.outcome, RequestOutcome::Shed | RequestOutcome::Unavailable);
         match self.held.take().filter(|held| self.upload.has(held.next)) {
             Some(held) if ours_says_less => self.pass(held, None, false).await.0,
             _ => self.say(&plan.answer.into()).await,
+        }
+    }
+
+    /// Answer with the last good copy.
+    async fn stale(&mut self, (head, body): (Box<ResponseHead>, Bytes), why: Refusal) -> Told {
+        let first_byte = clock::now();
+        self.upload.let_go();
+        self.down.head(&head, &self.route.response_headers, None);
+        let (idle, early) = (self.route.idle_timeout, Early { body, ended: true, trailers: None });
+        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle, flight: None, good: false, keep: None };
+        let relayed = relay::answer(way, None, Some(early), 0, &self.worker.upstream).await;
+        Told {
+            ending: relayed.ending,
+            status: head.status,
+            outcome: RequestOutcome::Stale,
+            answered_by: None,
+            first_byte: Some(first_byte),
+            sent: relayed.sent,
+            why: Some(relayed.why.unwrap_or_else(|| why.reason())),
         }
     }
 

@@ -26,6 +26,10 @@ impl<'p> Exchange<'p> {
             return;
         }
         self.failed.push(plan.pool);
+        // An item may be odd, and an endpoint be asked for it again and again: only the detector, which counts keys, judges that.
+        if outcome == Outcome::Guard {
+            return;
+        }
         let topology = self.picture.view.topology();
         let (pool, cells) = (&topology.pools[plan.pool.at()], &*self.picture.cells);
         let (failover, endpoint) = (&topology.services[pool.service.at()].failover, cells.endpoint(plan.endpoint));
@@ -41,8 +45,13 @@ impl<'p> Exchange<'p> {
         cells.route(self.index).finished(told.outcome, now.since(self.machine.facts().started));
         let region = |p: PoolIx| topology.pools[p.at()].region;
         let good = told.answered_by.filter(|_| told.status < 500).map(|plan| region(plan.pool));
+        let truth = self.truth.as_deref();
         for (i, pool) in self.failed.iter().enumerate() {
+            if let Some(truth) = truth {
+                truth.settle(cells, *pool, good);
+            }
             match good {
+                Some(_) if truth.is_some_and(|t| t.agreed(*pool)) => cells.confirmed(*pool),
                 Some(good) if good != region(*pool) => cells.contradicted(*pool),
                 Some(_) => {}
                 None => {
