@@ -55,8 +55,7 @@ fn believed(c: &Counts) -> bool {
 }
 
 fn implausible(window: &Window, now: Moment, rules: &Failover, wide: u32) -> Option<Verdict> {
-    let [short, long] = HANG_SPANS;
-    let spans = [short, long, rules.window].map(|span| (span, window.last(now, span)));
+    let spans = [HANG_SPAN / 2, HANG_SPAN, rules.window].map(|span| (span, window.last(now, span)));
     let (span, c) = spans.into_iter().find(|(_, c)| believed(c) && c.failed_on.count_ones() >= wide)?;
     let cause = Cause::Implausible { rejected: c.guard, keys: c.implausible_keys.count_ones() };
     Some(Verdict::Bad(cause, c, span))

@@ -146,7 +146,11 @@ fn tripped_only_when_nothing_else(_: &Script, trace: &Trace, broken: &mut Broken
                 .pools
                 .iter()
                 .find(|p| open.allowed.has(view.topology().pools[p.at()].region) && view.pools[p.at()].open());
-            if let (Some(p), Some(q)) = (table.order.iter().find(out), other) {
+            // While every open pool is full, one that is out but seems well may stand behind all of them.
+            let open_last = table.order.iter().rposition(|p| view.pools[p.at()].open());
+            let ahead = table.order.iter().enumerate().filter(|(i, _)| open_last.is_none_or(|last| *i < last)).map(|(_, p)| p);
+            let offered = table.slots.iter().map(|s| &s.pool).chain(ahead).find(out);
+            if let (Some(p), Some(q)) = (offered, other) {
                 let what = format!(
                     "{:?} table {i} offers {} ({:?}) though {} is open",
                     r.at,
