@@ -296,7 +296,7 @@ impl Attempt {
         }
         let (route, index) = (route(&self.facts, view), self.facts.route);
         let (overdue, dead) = (now >= r.overdue_at, view.pools[r.pool.at()].dead);
-        let closed = view.tables[route.table.at()].closed.filter(|_| dead || r.trial);
+        let closed = view.tables[route.table.at()].closed.filter(|_| dead || r.trial && view.pools[r.pool.at()].suspect);
         let doomed = closed.map_or(Moment::FAR, |_| r.started + patience::DOOMED);
         if let Some(closed) = closed.filter(|_| now >= doomed) {
             return Step::GiveUp(closed.into());

@@ -21,7 +21,7 @@ pub const LOOK: Duration = Duration::from_millis(15);
 pub const LOOK_UPLOAD: Duration = Duration::from_millis(60);
 /// How often a request that found every pool full asks again.
 pub const ASK_AGAIN: Duration = Duration::from_millis(4);
-/// How long a safe request waits in a pool that is dead, or that it tries, while its route has no other: time for a trial to be answered by a
+/// How long a safe request waits in a pool that is dead, or suspect and tried, while its route has no other: time for a trial to be answered by a
 /// pool that came back, and still an honest answer within 50 ms. Pools further away prove themselves by probes.
 pub const DOOMED: Duration = Duration::from_millis(40);
 /// The least wait before a hedge: below it the timer's grain (1 ms) and the histogram's (19 %) decide, not the backend.
