@@ -29,7 +29,7 @@ fmt: ## format everything
 	$(CARGO) fmt
 
 doc: ## the documentation, broken links denied
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
 
 deny: ## licences, sources, banned and duplicate crates, and known vulnerabilities where the database can be had
 	./tools/deny

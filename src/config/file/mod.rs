@@ -161,7 +161,7 @@ block! {
 
     /// Where to listen.
     pub struct Listener {
-        /// Address and port: 0.0.0.0:8080, [::]:8080.
+        /// Address and port: `0.0.0.0:8080`, `[::]:8080`.
         pub address: String,
         /// Answer everything with a redirect to https.
         pub redirect_https: bool,

@@ -40,7 +40,7 @@ block! {
     /// One service's endpoints in one region.
     #[derive(Default)]
     pub struct Pool {
-        /// Addresses with ports: 10.1.0.11:8080, [2001:db8::1]:8080.
+        /// Addresses with ports: `10.1.0.11:8080`, `[2001:db8::1]:8080`.
         pub endpoints: Vec<String>,
         /// Endpoints found under a DNS name, host:port. Not in this version yet.
         pub dns: Option<String>,
