@@ -145,7 +145,7 @@ fn blank(guest: &Guest, request: &RequestHead, protocol: &'static str, at: Momen
     }
     Record {
         at,
-        client: guest.address,
+        client: guest.client(request),
         protocol,
         method: Bytes::copy_from_slice(request.method_text().as_bytes()),
         host: Bytes::copy_from_slice(request.authority().as_bytes()),

@@ -1,6 +1,8 @@
 //! What one client address may have open, and how often it may ask: `limits.connections_per_client` and
 //! `limits.requests_per_client`. Process-wide, locked for a moment per connection (and per request only where a rate is set).
 //!
+//! Neither holds for trusted proxies, who speak for many.
+//!
 //! An IPv6 client is its /64: that is what a subscriber gets, and one host can draw any number of addresses from it.
 
 use crate::model::time::Moment;

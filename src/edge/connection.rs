@@ -62,6 +62,23 @@ impl Guest {
         let address = address.to_canonical();
         Self { address, trusted: settings.trusts(address), https: false, certified: false, settings }
     }
+
+    /// Who asks: behind proxies that are trusted, the last address in `X-Forwarded-For` that is not one of theirs.
+    pub(crate) fn client(&self, request: &RequestHead) -> IpAddr {
+        if !self.trusted {
+            return self.address;
+        }
+        let mut client = self.address;
+        let lines: Vec<&[u8]> = request.head.all("x-forwarded-for").collect();
+        for hop in lines.iter().rev().flat_map(|line| line.rsplit(|b| *b == b',')) {
+            let Some(address) = std::str::from_utf8(hop.trim_ascii()).ok().and_then(|h| h.parse::<IpAddr>().ok()) else { break };
+            client = address.to_canonical();
+            if !self.settings.trusts(client) {
+                break;
+            }
+        }
+        client
+    }
 }
 
 /// A connection that was accepted: its places are given back when it is dropped.
@@ -101,7 +118,8 @@ pub(super) async fn serve(worker: Rc<Worker>, tcp: TcpStream, mut guest: Guest, 
         let Ok(Some(client)) = tokio::time::timeout(header, proxy::read(&mut socket, guest.address)).await else { return };
         guest = Guest::new(client, guest.settings);
     }
-    let Some(_client) = worker.clients.enter(guest.address, most) else { return };
+    // A trusted proxy speaks for many.
+    let Some(_client) = worker.clients.enter(guest.address, most.filter(|_| !guest.trusted)) else { return };
     let Some(tls) = guest.settings.tls.clone() else { return http1(&worker, &guest, Box::new(socket)).await };
     let Ok(Ok(stream)) = tokio::time::timeout(handshake, tls.acceptor.tls_handshake(socket)).await else { return };
     guest.https = true;

@@ -255,3 +255,26 @@ fn listener() -> Listener {
         tls: None,
     }
 }
+
+#[test]
+fn behind_trusted_proxies_the_client_is_the_last_stranger() {
+    let guest = |address: &str| {
+        let mut config = listener();
+        config.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        Guest::new(address.parse().unwrap(), Arc::new(Settings { config, tls: None }))
+    };
+    let request = |fields: &str| {
+        let mut head = bytes::BytesMut::from(format!("GET / HTTP/1.1\r\nHost: t.test\r\n{fields}\r\n").as_bytes());
+        crate::http1::RequestParser::default().parse(&mut head, &Default::default()).unwrap().unwrap()
+    };
+    for (peer, fields, client) in [
+        ("192.0.2.9", "X-Forwarded-For: 198.51.100.1\r\n", "192.0.2.9"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "X-Forwarded-For: 198.51.100.1\r\n", "198.51.100.1"),
+        ("10.0.0.1", "X-Forwarded-For: 6.6.6.6, 198.51.100.1, 10.0.0.2\r\n", "198.51.100.1"),
+        ("10.0.0.1", "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 198.51.100.1\r\n", "198.51.100.1"),
+        ("10.0.0.1", "X-Forwarded-For: junk\r\n", "10.0.0.1"),
+    ] {
+        assert_eq!(guest(peer).client(&request(fields)), client.parse::<std::net::IpAddr>().unwrap(), "{peer} {fields}");
+    }
+}

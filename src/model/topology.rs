@@ -118,7 +118,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Then the connection is closed. Default 10,000.
     pub requests_per_connection: Option<u64>,
-    /// Per client address. Default 1,000.
+    /// Per client address (IPv6: per /64). Default 2,500: an eighth of a listener's, and enough for a carrier's NAT.
     pub connections_per_client: Option<u32>,
     /// Requests per second and client address. `None`: any.
     pub requests_per_client: Option<f64>,
@@ -144,7 +144,7 @@ impl Default for Limits {
             tls_handshake_timeout: s(5),
             idle_timeout: s(60),
             requests_per_connection: Some(10_000),
-            connections_per_client: Some(1_000),
+            connections_per_client: Some(2_500),
             requests_per_client: None,
             h2_streams: 100,
             replay_bytes: 1 << 20,

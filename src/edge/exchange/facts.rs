@@ -27,7 +27,7 @@ pub(super) fn affinity(topology: &Topology, route: &Route, request: &RequestHead
     match topology.services[route.service.at()].affinity.as_ref()? {
         Affinity::Header(name) => request.head.get(name).map(choose::affinity),
         Affinity::Cookie(name) => request.head.all("cookie").find_map(|line| cookie(line, name)).map(choose::affinity),
-        Affinity::ClientIp => Some(match guest.address {
+        Affinity::ClientIp => Some(match guest.client(request) {
             IpAddr::V4(a) => choose::affinity(&a.octets()),
             IpAddr::V6(a) => choose::affinity(&a.octets()[..8]),
         }),
