@@ -9,12 +9,12 @@
 //! The picture is loaded once: a reload never tears a request. Only the view in it is looked at anew while the request waits, as long as
 //! it is of the same config.
 //!
-//! Nothing is spawned and nothing is sent to other tasks: attempts (two at most at once), the client and the timer are polled by one
-//! task, and whatever is given up is dropped, which takes it out of every gauge.
+//! Attempts (two at most at once), the client and the timer are polled by one task, and whatever is given up is dropped, which takes
+//! it out of every gauge. Only a loser may outlive its request ([`super::linger`]).
 
 mod ending;
 mod facts;
-mod record;
+pub(super) mod record;
 
 use super::alarm::Alarm;
 use super::answer::{self, Reply};
@@ -24,7 +24,7 @@ use super::leg::{Early, Leg, Message, Turn};
 use super::message::Ids;
 use super::truth::Truth;
 use super::upload::{Fault, Upload};
-use super::worker::Worker;
+use super::worker::{Kept, Worker};
 use super::{access, message};
 use crate::clock;
 use crate::http1::{BodyFraming, RequestHead, ResponseHead};
@@ -39,6 +39,7 @@ use crate::steer::fallback::Refusal;
 use crate::upstream::Conn;
 use smallvec::SmallVec;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 /// A client that ended its side while it waits may be gone (every client that closes looks so at first) or may
@@ -46,7 +47,7 @@ use std::task::{Context, Poll};
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// Answer one request.
-pub(crate) async fn run(worker: &Worker, guest: &Guest, request: &RequestHead, mut down: Downstream<'_>, alarm: &mut Alarm) -> Ending {
+pub(crate) async fn run(worker: &Rc<Worker>, guest: &Guest, request: &RequestHead, mut down: Downstream<'_>, alarm: &mut Alarm) -> Ending {
     let (picture, began) = (worker.picture(), clock::now());
     let found = match before_routing(worker, guest, &picture, request, began) {
         Some(reply) => Err(reply),
@@ -140,9 +141,9 @@ enum Event {
 
 /// One request under way.
 pub(super) struct Exchange<'p> {
-    worker: &'p Worker,
+    worker: &'p Rc<Worker>,
     guest: &'p Guest,
-    picture: &'p Picture,
+    picture: &'p Kept,
     request: &'p RequestHead,
     index: RouteIx,
     pub(super) route: &'p Route,
@@ -167,9 +168,9 @@ pub(super) struct Exchange<'p> {
 impl<'p> Exchange<'p> {
     #[allow(clippy::too_many_arguments)]
     fn new(
-        worker: &'p Worker,
+        worker: &'p Rc<Worker>,
         guest: &'p Guest,
-        picture: &'p Picture,
+        picture: &'p Kept,
         request: &'p RequestHead,
         index: RouteIx,
         down: Downstream<'p>,
@@ -279,7 +280,7 @@ impl<'p> Exchange<'p> {
             return self.machine.ended(plan.id, Outcome::Connect, Sent::Nothing, now);
         };
         let message = self.message(plan);
-        self.legs[slot] = Some(Leg::start(plan, flight, &self.worker.upstream, target, message, self.streaming));
+        self.legs[slot] = Some(Leg::start(plan, flight, self.worker, target, message, self.streaming));
     }
 
     fn message(&self, plan: Try) -> Message {

@@ -19,16 +19,18 @@
 use super::downstream::Downstream;
 use super::truth;
 use super::upload::{Fault, Part, Upload};
+use super::worker::Worker;
 use crate::clock;
 use crate::http1::{BodyFraming, Head, ResponseHead};
-use crate::live::Flight;
+use crate::live::{Detached, Flight};
 use crate::model::outcome::{Outcome, Sent};
 use crate::model::time::{Duration, Moment};
 use crate::steer::attempt::Try;
-use crate::upstream::{Begin, Conn, DialError, Event, Failure, Pool, Target};
+use crate::upstream::{Begin, Conn, DialError, Event, Failure, Target};
 use bytes::{Bytes, BytesMut};
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// A body that takes longer than this to come in is the client's doing, and takes no room in the pool.
@@ -75,21 +77,30 @@ pub(crate) enum Turn {
     Client(Fault),
 }
 
-type Dialling<'p> = Pin<Box<dyn Future<Output = Result<Conn, DialError>> + 'p>>;
+type Dialling = Pin<Box<dyn Future<Output = Result<Conn, DialError>>>>;
 
 #[allow(clippy::large_enum_variant)] // moved once a request; a box would cost an allocation each
-enum Link<'p> {
-    Dialling(Dialling<'p>),
+pub(crate) enum Link {
+    Dialling(Dialling),
     Up(Conn),
+}
+
+/// What is left of an attempt whose request has been answered by another one.
+pub(crate) struct Remains {
+    pub(crate) plan: Try,
+    pub(crate) link: Link,
+    pub(crate) flight: Detached,
+    /// It becomes overdue, late, and is given up so long after it was handed over.
+    pub(crate) after: [Duration; 3],
 }
 
 /// One attempt.
 pub(crate) struct Leg<'p> {
     pub(crate) plan: Try,
     pub(crate) flight: Flight<'p>,
-    pool: &'p Pool,
+    worker: &'p Rc<Worker>,
     target: Target,
-    link: Link<'p>,
+    link: Link,
     message: Message,
     /// It may begin again on a fresh connection.
     again: bool,
@@ -111,7 +122,7 @@ pub(crate) struct Leg<'p> {
 }
 
 impl<'p> Leg<'p> {
-    pub(crate) fn start(plan: Try, mut flight: Flight<'p>, pool: &'p Pool, target: Target, message: Message, body: bool) -> Self {
+    pub(crate) fn start(plan: Try, mut flight: Flight<'p>, worker: &'p Rc<Worker>, target: Target, message: Message, body: bool) -> Self {
         let began = flight.began();
         if body {
             flight.uploads();
@@ -119,7 +130,7 @@ impl<'p> Leg<'p> {
         let mut leg = Self {
             plan,
             flight,
-            pool,
+            worker,
             link: Link::Dialling(Box::pin(std::future::pending())),
             target,
             message,
@@ -134,16 +145,16 @@ impl<'p> Leg<'p> {
             left: None,
             reading: None,
         };
-        match pool.reuse(&leg.target) {
+        match worker.upstream.reuse(&leg.target) {
             Some(conn) => leg.up(conn),
             None => leg.link = leg.dial(),
         }
         leg
     }
 
-    fn dial(&self) -> Link<'p> {
-        let (pool, target) = (self.pool, self.target.clone());
-        Link::Dialling(Box::pin(async move { pool.dial(&target).await }))
+    fn dial(&self) -> Link {
+        let (worker, target) = (self.worker.clone(), self.target.clone());
+        Link::Dialling(Box::pin(async move { worker.upstream.dial(&target).await }))
     }
 
     fn up(&mut self, mut conn: Conn) {
@@ -172,6 +183,15 @@ impl<'p> Leg<'p> {
             Link::Up(conn) => (self.flight, Some((conn, self.next))),
             Link::Dialling(_) => (self.flight, None),
         }
+    }
+
+    /// What can be listened to after the request was answered by another attempt; `None`: nothing of the answer is waited for.
+    pub(crate) fn remains(self) -> Option<Remains> {
+        if self.since.is_none() || self.reading.is_some() {
+            return None;
+        }
+        let after = [self.overdue_after(), self.late_after(), self.plan.timeout];
+        Some(Remains { plan: self.plan, link: self.link, flight: self.flight.detach(), after })
     }
 
     /// Go on until something happened that somebody must know.

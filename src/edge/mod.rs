@@ -15,13 +15,14 @@
 //! | `connection`, `clients`, `proxy` | one client: its places, its heads and their time, closing without a reset |
 //! | `h1`, `h2`, `downstream` | what a client speaks |
 //! | `exchange`, `leg` | one request from its head to the end of its answer, and its attempts |
+//! | `linger` | attempts that lost, until they have told how they would have ended |
 //! | `upload`, `relay` | bodies both ways, trailers, tunnels |
 //! | `message`, `answer` | heads towards endpoints; what the proxy says itself |
 //! | [`access`] | what is written down about a request |
 //! | [`stale`] | last good copies |
 //!
-//! Both directions of a request, its attempts and its timer are polled by one task: nothing is spawned, sent or locked
-//! per request, and whatever is dropped is over.
+//! Both directions of a request, its attempts and its timer are polled by one task: nothing is sent or locked per request,
+//! nothing is spawned but for a loser that lingers, and whatever is dropped is over.
 
 pub mod access;
 mod alarm;
@@ -33,6 +34,7 @@ mod exchange;
 mod h1;
 mod h2;
 mod leg;
+mod linger;
 pub mod listener;
 mod message;
 mod proxy;

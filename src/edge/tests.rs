@@ -5,8 +5,8 @@ use super::connection::{Guest, http1};
 use super::listener::Settings;
 use super::worker::{Setup, Worker};
 use crate::clock;
-use crate::live::{Beats, Cells, Picture, Published, testing};
-use crate::model::id::{PoolIx, RouteIx, ServiceIx};
+use crate::live::{Beats, Cells, Picture, Published, Sampler, testing};
+use crate::model::id::{EndpointIx, PoolIx, RouteIx, ServiceIx};
 use crate::model::policy::{Hedge, HedgeAfter, Writes};
 use crate::model::time::Duration;
 use crate::model::topology::{Listener, Topology};
@@ -169,20 +169,47 @@ fn a_deadline_is_kept_to_the_millisecond() {
     });
 }
 
+/// A world in which a hedge goes out after 60 ms and an attempt may take 500 ms.
+fn hedged(does: &[Does]) -> World {
+    World::new(does, |t| {
+        t.routes[0].hedge = Some(Hedge { after: HedgeAfter::Fixed(Duration::from_millis(60)), budget: 0.05 });
+        t.routes[0].attempt_timeout = Duration::from_millis(500);
+    })
+}
+
 #[test]
-fn a_hedge_answers_for_a_slow_first_attempt() {
+fn a_hedge_answers_for_a_slow_first_attempt_whose_answer_counts_all_the_same() {
     in_virtual_time(async {
-        let world = World::new(&[Does::Answer(1000), Does::Answer(5)], |t| {
-            t.routes[0].hedge = Some(Hedge { after: HedgeAfter::Fixed(Duration::from_millis(60)), budget: 0.05 });
-        });
+        let world = hedged(&[Does::Answer(400), Does::Answer(5)]);
         let (said, took) = ask(&world, GET).await;
         assert!(said.ends_with("\r\n\r\nb"), "{said}");
         assert!((65..72).contains(&took), "{took}");
         assert_eq!(world.regions_asked(), [0, 1]);
         let picture = world.published.load_full();
         assert_eq!(picture.cells.service(ServiceIx(0)).hedges(), (1, 0));
-        let cancelled = |p| picture.cells.pool(PoolIx(p)).results()[6];
-        assert_eq!((cancelled(0), cancelled(1)), (("cancelled", 1), ("cancelled", 0)), "the loser is held against nobody");
+        let pool = picture.cells.pool(PoolIx(0));
+        assert_eq!((pool.inflight(), pool.times.hist().count()), (1, 0), "the loser is still at work there");
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!((pool.inflight(), pool.results()[0], pool.results()[6]), (0, ("ok", 1), ("cancelled", 0)));
+        assert_eq!(pool.times.hist().count(), 1, "what is normal there includes what was slow");
+        assert_eq!((world.worker.lingering.get(), world.worker.upstream.idle(picture.cells.endpoint(EndpointIx(0)).cell_id())), (0, 1));
+    });
+}
+
+#[test]
+fn a_loser_that_hangs_is_told_of_as_any_other() {
+    in_virtual_time(async {
+        let world = hedged(&[Does::Nothing, Does::Answer(5)]);
+        let (said, _) = ask(&world, GET).await;
+        assert!(said.ends_with("\r\n\r\nb"), "{said}");
+        let picture = world.published.load_full();
+        let (mut sampler, cells) = (Sampler::new(&picture.cells), &picture.cells);
+        let mut look = || cells.sample(&mut sampler, clock::now(), false, Duration::ZERO).pools.swap_remove(0);
+        tokio::time::sleep(Duration::from_millis(420)).await;
+        assert_eq!((look().overdue, cells.pool(PoolIx(0)).results()[3]), (1, ("timeout", 0)), "490 ms");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let t = look();
+        assert_eq!((t.timeout, t.contradicted, t.inflight, t.waiting, t.overdue, t.late), (1, 1, 0, 0, 0, 0), "its time is over");
     });
 }
 

@@ -135,6 +135,8 @@ pub(crate) struct Worker {
     pub(crate) replay: Arc<ReplayStore>,
     pub(crate) copies: Arc<Copies>,
     pub(crate) access: Arc<access::Log>,
+    /// Losers that are still listened to.
+    pub(crate) lingering: Cell<usize>,
     kept: RefCell<Kept>,
     /// Of the generation named.
     client_tls: RefCell<(u64, ClientSettings)>,
@@ -160,6 +162,7 @@ impl Worker {
             replay: shared.replay.clone(),
             copies: shared.copies.clone(),
             access: setup.access.clone(),
+            lingering: Cell::default(),
             kept: RefCell::new(Rc::new(setup.published.load_full())),
             client_tls: RefCell::default(),
             threads,

@@ -1,7 +1,7 @@
 //! All cells of one config, by the indexes of its topology.
 
 use super::cell::{EndpointCell, PoolCell, RouteCell, ServiceCell, TableCell};
-use super::flight::Flight;
+use super::flight::{Detached, Flight};
 use super::pace::Estimator;
 use crate::model::id::*;
 use crate::model::policy::Route;
@@ -154,6 +154,12 @@ impl Cells {
         let (pool, bit) = self.places[endpoint.at()];
         let pace = &self.paces[self.pace_at(route, pool)];
         Flight::begin(&self.pools[pool.at()], &self.endpoints[endpoint.at()], pace, bit, now, trial)
+    }
+    /// An attempt that was carried elsewhere goes on. `route` and `endpoint`: those it began with.
+    pub fn attach(&self, route: RouteIx, endpoint: EndpointIx, flight: Detached) -> Flight<'_> {
+        let (pool, _) = self.places[endpoint.at()];
+        let pace = &self.paces[self.pace_at(route, pool)];
+        Flight::attach(&self.pools[pool.at()], &self.endpoints[endpoint.at()], pace, &flight)
     }
     /// The cell of a pool.
     pub fn pool(&self, p: PoolIx) -> &PoolCell {

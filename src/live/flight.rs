@@ -41,7 +41,31 @@ pub struct Flight<'a> {
     took: Option<Duration>,
 }
 
+/// A flight without the cells it counts in, to be carried elsewhere; the gauges stay as they are until
+/// [`Cells::attach`](super::Cells::attach) makes it one again.
+#[derive(Debug)]
+#[must_use = "the gauges stay up until it is attached again"]
+pub struct Detached {
+    bit: u64,
+    began: Moment,
+    trial: bool,
+    waiting: bool,
+    overdue: bool,
+    late: bool,
+    parked: bool,
+}
+
 impl<'a> Flight<'a> {
+    /// Take it off its cells, without touching a gauge.
+    pub fn detach(self) -> Detached {
+        let Self { bit, began, trial, waiting, overdue, late, parked, .. } = self;
+        std::mem::forget(self);
+        Detached { bit, began, trial, waiting, overdue, late, parked }
+    }
+    pub(super) fn attach(pool: &'a PoolCell, endpoint: &'a EndpointCell, pace: &'a OnceLock<Arc<Estimator>>, d: &Detached) -> Self {
+        let Detached { bit, began, trial, waiting, overdue, late, parked } = *d;
+        Self { pool, endpoint, pace, bit, began, trial, waiting, overdue, late, ended: false, parked, took: None }
+    }
     pub(super) fn begin(
         pool: &'a PoolCell,
         endpoint: &'a EndpointCell,

@@ -33,7 +33,7 @@ pub use admission::Tokens;
 pub use beat::Beats;
 pub use cell::{EndpointCell, PoolCell, RouteCell, ServiceCell, TableCell, Times};
 pub use cells::Cells;
-pub use flight::{Flight, Streak};
+pub use flight::{Detached, Flight, Streak};
 pub use inbox::{Inbox, Message, ReloadReply, inbox};
 pub use pace::Estimator;
 pub use published::{Picture, Published};

@@ -43,7 +43,12 @@ fn gauges_move_back_however_a_flight_ends() {
             continue;
         }
         let at = dice.below(flights.len() as u64) as usize;
-        match dice.below(7) {
+        match dice.below(8) {
+            7 => {
+                let flight = flights.swap_remove(at);
+                let endpoint = EndpointIx(flight.bit.trailing_zeros());
+                flights.push(c.attach(R, endpoint, flight.detach()));
+            }
             0 => flights[at].overdue(),
             1 => flights[at].late(),
             2 => flights[at].first_byte(now),

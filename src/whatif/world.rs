@@ -107,6 +107,8 @@ struct Flying {
     epoch: u32,
     timeout_at: Moment,
     sent: Sent,
+    /// Its request was answered by this pool: nobody waits for it any more (`edge/linger.rs`).
+    lost_to: Option<PoolIx>,
 }
 
 struct World<'s> {
@@ -186,7 +188,7 @@ impl<'s> World<'s> {
                 self.queue.push(Reverse(Due { at: self.stalled_until, seq, next }));
                 continue;
             }
-            if at > self.end && self.requests.is_empty() {
+            if at > self.end && self.requests.is_empty() && self.flying.is_empty() {
                 break;
             }
             self.now = at;
@@ -457,7 +459,7 @@ impl<'s> World<'s> {
             Contact::Fails(after, outcome, sent) => self.push(self.now + after, Next::Fails { ticket, outcome, sent }),
             Contact::Lost => sent = Sent::Complete,
         }
-        self.flying.insert(ticket, Flying { request, flight, plan, epoch, timeout_at, sent });
+        self.flying.insert(ticket, Flying { request, flight, plan, epoch, timeout_at, sent, lost_to: None });
         self.push(plan.overdue_at.min(timeout_at), Next::Mark { ticket });
     }
 
@@ -484,6 +486,9 @@ impl<'s> World<'s> {
         let (request, epoch, pool, endpoint) = (f.request, f.epoch, f.plan.pool, f.plan.endpoint);
         self.board.first_byte(&mut f.flight, self.now);
         self.plant.checkin(endpoint, epoch);
+        if self.flying[&ticket].lost_to.is_some() {
+            return self.land(ticket, if status < 500 { Outcome::Ok } else { Outcome::Status(status) });
+        }
         let r = &self.requests[&request];
         let view = r.view.as_ref().unwrap_or(&self.view);
         let outcome = classify::status(status, false, &view.topology().routes[r.route.at()]);
@@ -496,7 +501,14 @@ impl<'s> World<'s> {
 
     fn failed(&mut self, ticket: u64, outcome: Outcome, sent: Sent) {
         let Some(f) = self.flying.get(&ticket) else { return };
-        let (request, id) = (f.request, f.plan.id);
+        let (request, id, pool) = (f.request, f.plan.id, f.plan.pool);
+        if let Some(winner) = f.lost_to {
+            let region = |p: PoolIx| self.config.topology.pools[p.at()].region;
+            if region(winner) != region(pool) {
+                self.board.contradicted(pool);
+            }
+            return self.land(ticket, outcome);
+        }
         self.land(ticket, outcome);
         let r = self.requests.get_mut(&request).expect("an attempt ends before its request");
         r.attempt.ended(id, outcome, sent, self.now);
@@ -508,13 +520,17 @@ impl<'s> World<'s> {
         let f = self.flying.remove(&ticket).expect("it flies");
         let (pool, endpoint, id, request) = (f.plan.pool, f.plan.endpoint, f.plan.id, f.request);
         self.trace.note(self.now, Note::Ended { request, id, pool, outcome });
-        let r = self.requests.get_mut(&request).expect("an attempt ends before its request");
-        r.flying.retain(|t| *t != ticket);
+        let mut request = self.requests.get_mut(&request).filter(|_| f.lost_to.is_none());
+        if let Some(r) = &mut request {
+            r.flying.retain(|t| *t != ticket);
+        }
         let (failures, hard) = self.board.end(f.flight, self.now, outcome);
         if !outcome.is_failure() {
             return;
         }
-        r.failed.push(pool);
+        if let Some(r) = request {
+            r.failed.push(pool);
+        }
         let t = &self.config.topology;
         let (p, ejections) = (&t.pools[pool.at()], self.board.ejections(endpoint));
         let failover = &t.services[p.service.at()].failover;
@@ -531,7 +547,10 @@ impl<'s> World<'s> {
 
     fn finish(&mut self, request: u32, fate: Fate, from: Option<PoolIx>) {
         for ticket in self.requests[&request].flying.clone() {
-            self.drop_flight(ticket);
+            match from {
+                Some(_) => self.flying.get_mut(&ticket).expect("it flies").lost_to = from,
+                None => drop(self.drop_flight(ticket)),
+            }
         }
         let r = self.requests.remove(&request).expect("it is there");
         // Whether the pools or the request were at fault.

@@ -28,8 +28,8 @@ services:
       west: {endpoints: ["10.1.1.1:80", "10.1.1.2:80"]}
       eu:   {endpoints: ["10.1.2.1:80", "10.1.2.2:80"]}
 routes:
-  - {name: pay,  match: {path_prefix: /pay/},  service: api, priority: critical, residency: [us], deadline: 2s, attempt_timeout: 600ms}
-  - {name: api,  match: {path_prefix: /api/},  service: api, deadline: 2s, attempt_timeout: 600ms}
+  - {name: pay,  match: {path_prefix: /pay/},  service: api, priority: critical, residency: [us], deadline: 2s, attempt_timeout: 600ms, hedge: {after: p95, budget: 5%}}
+  - {name: api,  match: {path_prefix: /api/},  service: api, deadline: 2s, attempt_timeout: 600ms, hedge: {after: p95, budget: 5%}}
   - {name: img,  match: {path_prefix: /img/},  service: img, priority: sheddable, deadline: 3s, attempt_timeout: 1s}
 "#;
 

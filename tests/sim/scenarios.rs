@@ -117,6 +117,21 @@ fn a_blackout_is_noticed_within_half_a_second_and_hardly_felt() {
 }
 
 #[test]
+fn one_request_in_ten_that_hangs_is_noticed_although_hedges_mend_it() {
+    let mut script = fixture::three(21, secs(60), 300.0);
+    script.faults = vec![fault(secs(20), secs(20), region(0), What::Hang(0.1))];
+    let trace = played(&script);
+    let at = first_trip(&trace).expect("noticed");
+    assert!(at >= secs(20) && at <= secs(20) + ms(1500), "noticed at {at:?}\n{}", checks::story(&trace));
+    let during = goodput(&trace, secs(20), secs(40));
+    assert!(during > 0.999, "{during:.4} good");
+    let within = |r: &&evenkeel::whatif::Record| r.at >= BEGIN + secs(20) && r.at < BEGIN + secs(40);
+    let firsts = trace.0.iter().filter(within).filter(|r| matches!(r.note, Note::Try { id: 0, .. })).count();
+    let all = trace.0.iter().filter(within).filter(|r| matches!(r.note, Note::Try { .. })).count();
+    assert!((all as f64) < 1.1 * firsts as f64, "{all} attempts for {firsts} requests");
+}
+
+#[test]
 fn a_region_that_comes_back_gets_its_share_back() {
     // Cold caches hold the ramp back: a step that is slow is not passed.
     let mut script = fixture::three(4, secs(400), 100.0);

@@ -3,6 +3,7 @@
 use super::super::answer::{self, Reply};
 use super::super::downstream::Ending;
 use super::super::leg::Early;
+use super::super::linger::linger;
 use super::super::relay::{self, Blame, Way};
 use super::super::upload::Fault;
 use super::{Answer, Exchange, Told, Won, flushed};
@@ -22,6 +23,7 @@ impl<'p> Exchange<'p> {
             if lost.plan.hedge {
                 cells.service(self.route.service).hedged(false);
             }
+            linger(self.worker, self.picture, self.index, won.answer.plan.pool, lost);
         }
         if won.answer.plan.hedge {
             cells.service(self.route.service).hedged(true);

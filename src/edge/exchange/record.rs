@@ -15,27 +15,31 @@ use crate::steer::attempt::Try;
 use crate::steer::eject;
 use std::sync::Arc;
 
+/// An attempt has ended: the gauges are told, and a failure may take its endpoint out at once.
+pub(in super::super) fn land(worker: &Worker, picture: &Picture, plan: &Try, flight: Flight<'_>, outcome: Outcome, now: Moment) {
+    let streak = flight.end(now, outcome);
+    // An item may be odd, and an endpoint be asked for it again and again: only the detector, which counts keys, judges that.
+    if !outcome.is_failure() || outcome == Outcome::Guard {
+        return;
+    }
+    let topology = picture.view.topology();
+    let (pool, cells) = (&topology.pools[plan.pool.at()], &*picture.cells);
+    let (failover, endpoint) = (&topology.services[pool.service.at()].failover, cells.endpoint(plan.endpoint));
+    let dice = &mut worker.dice.borrow_mut();
+    if let Some(out) = eject::judge(streak.failures, streak.hard, failover, pool, cells, endpoint.ejections(), now, dice) {
+        endpoint.eject(now, now + out, streak.hard);
+    }
+}
+
 impl<'p> Exchange<'p> {
     /// Record how an attempt ended; a failure may take its endpoint out at once.
     pub(super) fn landed(&mut self, plan: Try, flight: Flight<'p>, outcome: Outcome, now: Moment) {
-        let streak = flight.end(now, outcome);
         if plan.hedge {
             self.picture.cells.service(self.route.service).hedged(false);
         }
-        if !outcome.is_failure() {
-            return;
-        }
-        self.failed.push(plan.pool);
-        // An item may be odd, and an endpoint be asked for it again and again: only the detector, which counts keys, judges that.
-        if outcome == Outcome::Guard {
-            return;
-        }
-        let topology = self.picture.view.topology();
-        let (pool, cells) = (&topology.pools[plan.pool.at()], &*self.picture.cells);
-        let (failover, endpoint) = (&topology.services[pool.service.at()].failover, cells.endpoint(plan.endpoint));
-        let dice = &mut self.worker.dice.borrow_mut();
-        if let Some(out) = eject::judge(streak.failures, streak.hard, failover, pool, cells, endpoint.ejections(), now, dice) {
-            endpoint.eject(now, now + out, streak.hard);
+        land(self.worker, self.picture, &plan, flight, outcome, now);
+        if outcome.is_failure() {
+            self.failed.push(plan.pool);
         }
     }
 
