@@ -26,7 +26,7 @@ use crate::live::{Beats, Cells, Inbox, Message, Picture, Published, Sampler};
 use crate::model::dice::Dice;
 use crate::model::event::{Actor, EventKind};
 use crate::model::id::*;
-use crate::model::signal::{Command, PoolTally, Signal, Tallies};
+use crate::model::signal::{Command, PoolTally, ProbeVerdict, Signal, Tallies};
 use crate::model::time::{Duration, Moment};
 use crate::model::view::Compiled;
 use crate::sense::{Controller, EndpointOrder};
@@ -153,6 +153,10 @@ impl Control {
     fn take(&mut self, now: Moment, message: Message) {
         match message {
             Message::Probe(probe) => {
+                if probe.generation == self.config.generation && probe.verdict == ProbeVerdict::Pass {
+                    let pool = self.config.topology.endpoints[probe.endpoint.at()].pool;
+                    self.cells.pool(pool).reached(probe.took);
+                }
                 let _ = self.controller.handle(now, Signal::Probe(probe));
             }
             Message::Command(command, reply) => {

@@ -150,9 +150,19 @@ pub struct PoolCell {
     pub trials: Tokens,
     /// Times to the first byte of its good answers.
     pub times: Times,
+    reach: AtomicU32,
 }
 
 impl PoolCell {
+    /// A probe passed and took so long. What is kept falls slowly, so that it stands for the longer ones.
+    pub fn reached(&self, took: Duration) {
+        let was = self.reach.load(Relaxed);
+        self.reach.store((took.as_micros().min(u32::MAX.into()) as u32).max(was - was / 8), Relaxed);
+    }
+    /// How long its probes take, connection included; zero: none passed yet.
+    pub fn reach(&self) -> Duration {
+        Duration::from_micros(self.reach.load(Relaxed).into())
+    }
     /// Requests in flight, until the answer's last byte.
     pub fn inflight(&self) -> u32 {
         self.inflight.load(Relaxed)

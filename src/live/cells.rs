@@ -237,6 +237,9 @@ impl Live for Cells {
     fn take_trial(&self, p: PoolIx) -> bool {
         self.pools[p.at()].trials.take()
     }
+    fn reach(&self, p: PoolIx) -> Duration {
+        self.pools[p.at()].reach()
+    }
     #[inline]
     fn pace(&self, r: RouteIx, p: PoolIx) -> Pace {
         self.paces[self.pace_at(r, p)].get().map_or_else(Pace::default, |e| e.pace())

@@ -222,6 +222,10 @@ pub trait Live {
     fn take_hedge(&self, r: RouteIx) -> bool;
     /// One token for a safe trial at a pool that wants them.
     fn take_trial(&self, p: PoolIx) -> bool;
+    /// How long the pool's probes take; zero: not known.
+    fn reach(&self, _p: PoolIx) -> Duration {
+        Duration::ZERO
+    }
     /// What a route's requests normally need in a pool.
     fn pace(&self, r: RouteIx, p: PoolIx) -> Pace;
 }

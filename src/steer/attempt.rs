@@ -41,7 +41,7 @@ use crate::model::outcome::{Outcome, Sent};
 use crate::model::policy::{Route, Writes};
 use crate::model::time::{Duration, Moment};
 use crate::model::topology::Service;
-use crate::model::view::{Facts, Live, Pace, View};
+use crate::model::view::{Closed, Facts, Live, Pace, View};
 use smallvec::SmallVec;
 
 #[cfg(test)]
@@ -232,8 +232,21 @@ impl Attempt {
             (None, None) => self.begin(now, view, live, dice),
             (None, Some(failure)) => self.again(failure, now, view, live, dice),
             (Some(running), _) if self.running.len() == 1 => self.beside(running, now, view, live, dice),
-            (Some(_), _) => Step::Wait(self.deadline),
+            (Some(_), _) => match self.doom(view) {
+                Some((at, closed)) if now >= at => Step::GiveUp(closed.into()),
+                // Whether it comes to that may be known only later: neither of the two looks by itself any more.
+                doom => Step::Wait(doom.map_or(now + patience::LOOK, |(at, _)| at).min(self.deadline)),
+            },
         }
+    }
+
+    /// When waiting makes no sense any more, and why: the route has no pool left, and whatever runs does so in pools that are
+    /// dead, or are tried while suspect.
+    fn doom(&self, view: &View) -> Option<(Moment, Closed)> {
+        let closed = view.tables[route(&self.facts, view).table.at()].closed?;
+        let lost = |r: &Running| view.pools[r.pool.at()].dead || r.trial && view.pools[r.pool.at()].suspect;
+        let began = self.running.iter().map(|r| r.started).min()?;
+        (self.facts.safe && self.running.iter().all(lost)).then_some((began + patience::DOOMED, closed))
     }
 
     /// The first attempt, or a short wait for room.
@@ -296,11 +309,11 @@ impl Attempt {
         }
         let (route, index) = (route(&self.facts, view), self.facts.route);
         let (overdue, dead) = (now >= r.overdue_at, view.pools[r.pool.at()].dead);
-        let closed = view.tables[route.table.at()].closed.filter(|_| dead || r.trial && view.pools[r.pool.at()].suspect);
-        let doomed = closed.map_or(Moment::FAR, |_| r.started + patience::DOOMED);
-        if let Some(closed) = closed.filter(|_| now >= doomed) {
+        let doom = self.doom(view);
+        if let Some((_, closed)) = doom.filter(|(at, _)| now >= *at) {
             return Step::GiveUp(closed.into());
         }
+        let doomed = doom.map_or(Moment::FAR, |(at, _)| at);
         let troubled = troubled(view, route, r.pool) && (!r.trial || overdue);
         // Where the whole pool is in doubt only another pool helps; a single quiet endpoint may have a good neighbour.
         let quiet = overdue && live.quiet(r.endpoint, now) >= r.started.until(r.overdue_at);
@@ -323,7 +336,7 @@ impl Attempt {
             self.hedged += 1;
             return step;
         }
-        let look = if overdue { now + patience::LOOK } else { r.overdue_at };
+        let look = if overdue { now + patience::LOOK } else { r.overdue_at.min(now + patience::LOOK_EARLY) };
         let hedge = hedge_at.filter(|at| *at > now).unwrap_or(Moment::FAR);
         Step::Wait(look.min(hedge).min(doomed).min(self.deadline))
     }
@@ -360,7 +373,8 @@ impl Attempt {
         let (route, failover) = (route(&self.facts, view), &service(&self.facts, view).failover);
         let pace = live.pace(self.facts.route, pick.pool);
         let left = if self.streaming { route.deadline } else { now.until(self.deadline) };
-        let overdue_at = now + patience::overdue(pace, failover, route);
+        let expected = if pace.known() { pace } else { patience::guess(self.elsewhere(view, live), live.reach(pick.pool)) };
+        let overdue_at = now + patience::overdue(expected, failover, route);
         let late_at = overdue_at.max(now + patience::late(pace, failover, route));
         let id = self.made as u8;
         self.made += 1;
@@ -378,6 +392,12 @@ impl Attempt {
         });
         self.tried.push(pick.endpoint);
         Step::Try(Try { id, pool: pick.pool, endpoint: pick.endpoint, timeout, overdue_at, late_at, trial: pick.trial, hedge })
+    }
+
+    /// The slowest pace known of this route in any pool.
+    fn elsewhere(&self, view: &View, live: &dyn Live) -> Pace {
+        let paces = service(&self.facts, view).pools.iter().map(|p| live.pace(self.facts.route, *p));
+        paces.max_by_key(|p| p.p99).unwrap_or_default()
     }
 
     /// Whether a failure of this kind lets the request be sent once more at all.

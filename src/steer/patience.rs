@@ -8,7 +8,9 @@
 //! ```
 //!
 //! As long as the pace is not known, nothing is early: overdue at half of the attempt's time, late at its end.
-//! A service that is slow by nature must not look silent at start.
+//! A service that is slow by nature must not look silent at start. Where the route's pace is known elsewhere, and the way
+//! to the pool by its probes, they serve as a guess for what is overdue ([`guess`]): a standby that died unseen, together
+//! with the region it stands by for, must not cost its first requests half a second.
 
 use crate::model::policy::{Failover, HedgeAfter, Overload, Priority, Route};
 use crate::model::time::Duration;
@@ -17,6 +19,8 @@ use crate::model::view::Pace;
 /// How often a request that waits too long looks at the newest view and at its endpoint. Several looks fit
 /// between the suspicion (30 ms) and the trip (250 ms) of a pool, and only requests in trouble pay for them.
 pub const LOOK: Duration = Duration::from_millis(15);
+/// How often one looks that is not yet overdue: its pool may fall out for the evidence of others.
+pub const LOOK_EARLY: Duration = Duration::from_millis(60);
 /// How often an upload looks, which may go on for minutes.
 pub const LOOK_UPLOAD: Duration = Duration::from_millis(60);
 /// How often a request that found every pool full asks again.
@@ -37,6 +41,16 @@ const OVERDUE: u32 = 2;
 #[inline]
 pub fn overdue(pace: Pace, failover: &Failover, route: &Route) -> Duration {
     failover.suspect_floor.max(if pace.known() { pace.p99 * OVERDUE } else { route.attempt_timeout / 2 })
+}
+
+/// What to take for the pace of a pool that has not answered a route's requests yet: what they need elsewhere, and the way
+/// to the pool on top. Good for suspicion alone, which the first byte ends; nothing is called late or given up by a guess.
+pub fn guess(elsewhere: Pace, reach: Duration) -> Pace {
+    if !elsewhere.known() || reach.is_zero() {
+        return Pace::default();
+    }
+    let far = |d: Duration| d + reach;
+    Pace { p50: far(elsewhere.p50), p95: far(elsewhere.p95), p99: far(elsewhere.p99) }
 }
 
 /// From then on it is late: max(`silence_floor`, 5 × p99).
@@ -98,6 +112,13 @@ mod tests {
             assert_eq!(attempt(pace, &f, &r, ms(2000), false, true), ms(2000));
             assert_eq!(attempt(pace, &f, &r, ms(100), true, true), ms(100));
         }
+    }
+
+    #[test]
+    fn a_guess_needs_both_the_pace_elsewhere_and_the_way() {
+        let pace = Pace { p50: ms(5), p95: ms(10), p99: ms(20) };
+        assert_eq!(guess(pace, ms(40)), Pace { p50: ms(45), p95: ms(50), p99: ms(60) });
+        assert!(!guess(pace, Duration::ZERO).known() && !guess(Pace::default(), ms(40)).known());
     }
 
     #[test]

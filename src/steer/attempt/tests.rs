@@ -357,6 +357,32 @@ fn where_nothing_is_left_a_trial_of_a_dead_pool_is_short_and_of_a_living_one_is_
 }
 
 #[test]
+fn two_trials_beside_each_other_are_as_short_as_one() {
+    let mut r = Run::new(get(ANY));
+    for pool in 0..3 {
+        set(&mut r.v, pool, |p| (p.state, p.dead, p.suspect) = (State::Trial, true, true));
+    }
+    *r.live.trials.borrow_mut() = vec![1, 1, 0];
+    let (a, b) = (r.tries(0), r.tries(60));
+    assert!(a.trial && b.trial && a.pool != b.pool);
+    r.gives_up(61, Refusal::NoRegion);
+}
+
+#[test]
+fn two_attempts_look_whether_all_is_lost() {
+    let mut r = Run::new(get(ANY));
+    r.tries(0);
+    set(&mut r.v, 0, |p| p.dead = true);
+    r.tries(20);
+    r.waits(21, 36);
+    for pool in 0..3 {
+        set(&mut r.v, pool, |p| (p.state, p.dead) = (State::Tripped, true));
+    }
+    r.waits(36, 40);
+    r.gives_up(40, Refusal::NoRegion);
+}
+
+#[test]
 fn what_waits_in_a_dead_pool_goes_to_a_suspect_one_if_there_is_no_better() {
     let mut r = Run::new(get(US));
     r.tries(0);
