@@ -92,3 +92,22 @@ fn explain_tells_the_way_of_a_request() {
     let document: serde_json::Value = serde_json::from_slice(&machine.stdout).unwrap();
     assert_eq!(document["route"], "video");
 }
+
+#[test]
+fn every_config_that_is_handed_out_is_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = std::fs::read_to_string(root.join("deploy/kubernetes/configmap.yaml")).unwrap();
+    let (_, text) = map.split_once("  evenkeel.yaml: |\n").expect("the config in the ConfigMap");
+    let text: Vec<&str> = text.lines().map(|l| l.strip_prefix("    ").unwrap_or(l)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = folder.path().join("evenkeel.yaml");
+    std::fs::write(&embedded, text.join("\n")).unwrap();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(root.join("config")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
+    assert!(files.len() >= 3, "{files:?}");
+    files.extend([embedded, root.join("deploy/compose/edge/evenkeel.yaml")]);
+    for file in files {
+        let out = evenkeel(&["check", "--config", file.to_str().unwrap()]);
+        assert!(out.status.success(), "{}\n{}", file.display(), told(&out));
+    }
+}

@@ -20,7 +20,7 @@ use crate::model::view::Pace;
 /// between the suspicion (30 ms) and the trip (250 ms) of a pool, and only requests in trouble pay for them.
 pub const LOOK: Duration = Duration::from_millis(15);
 /// How often one looks that is not yet overdue: its pool may fall out for the evidence of others.
-pub const LOOK_EARLY: Duration = Duration::from_millis(60);
+pub const LOOK_EARLY: Duration = Duration::from_millis(40);
 /// How often an upload looks, which may go on for minutes.
 pub const LOOK_UPLOAD: Duration = Duration::from_millis(60);
 /// How often a request that found every pool full asks again.
