@@ -65,7 +65,8 @@ fn one_attempt_and_its_marks() {
     let x = r.tries(0);
     assert_eq!((x.id, x.pool, x.trial, x.hedge), (0, EAST, false, false));
     assert_eq!((x.timeout, x.overdue_at, x.late_at), (ms(250), at(60), at(250)));
-    r.waits(0, 60);
+    r.waits(0, 40);
+    r.waits(40, 60);
     assert!(r.a.accepts(&r.v, Outcome::Ok));
 }
 
@@ -224,7 +225,7 @@ fn a_safe_request_in_a_pool_that_falls_suspect_gets_company_elsewhere() {
         let b = r.tries(60);
         assert!(b.hedge && b.pool != EAST);
         assert_eq!(r.live.retries.get(), 99);
-        r.waits(60, 2000);
+        r.waits(60, 75);
         assert!(!r.a.accepts(&r.v, Outcome::Status(500)), "the other one may still do better");
         r.ended(b, Outcome::Connect, Sent::Nothing, 61);
         let c = r.tries(61);
@@ -289,7 +290,8 @@ fn hedges_start_at_their_time_with_a_token_and_only_once() {
     let mut unpaced = Run::with(t, get(ANY), 0);
     unpaced.live.hedges.set(9);
     unpaced.tries(0);
-    unpaced.waits(0, 300);
+    unpaced.waits(0, 40);
+    unpaced.waits(280, 300);
 }
 
 #[test]
@@ -351,21 +353,27 @@ fn where_nothing_is_left_a_trial_of_a_dead_pool_is_short_and_of_a_living_one_is_
         set(&mut r.v, 0, |p| (p.state, p.dead) = (State::Trial, dead));
         r.live.trials.borrow_mut()[0] = 1;
         assert!(r.tries(0).trial);
-        r.waits(0, if dead { 40 } else { 60 });
-        if dead { r.gives_up(40, Refusal::NoRegion) } else { r.waits(60, 75) }
+        r.waits(0, 40);
+        if dead {
+            r.gives_up(40, Refusal::NoRegion);
+        } else {
+            r.waits(40, 60);
+            r.waits(60, 75);
+        }
     }
 }
 
 #[test]
 fn two_trials_beside_each_other_are_as_short_as_one() {
-    let mut r = Run::new(get(ANY));
+    let mut r = Run::with(three(), get(ANY), 3);
     for pool in 0..3 {
         set(&mut r.v, pool, |p| (p.state, p.dead, p.suspect) = (State::Trial, true, true));
     }
     *r.live.trials.borrow_mut() = vec![1, 1, 0];
-    let (a, b) = (r.tries(0), r.tries(60));
+    let (a, b) = (r.tries(0), r.tries(30));
     assert!(a.trial && b.trial && a.pool != b.pool);
-    r.gives_up(61, Refusal::NoRegion);
+    r.waits(31, 40);
+    r.gives_up(40, Refusal::NoRegion);
 }
 
 #[test]
