@@ -35,7 +35,16 @@ fn regions() -> Topology {
 
 fn picture(generation: u64, t: Topology) -> Arc<Picture> {
     let cells = Arc::new(Cells::build(&t, None));
-    let pool = PoolView { state: State::Serving, suspect: false, drained: false, dead: false, limit: 20, epoch: 0, share: 0.5 };
+    let pool = PoolView {
+        state: State::Serving,
+        suspect: false,
+        drained: false,
+        dead: false,
+        limit: 20,
+        reserve: Default::default(),
+        epoch: 0,
+        share: 0.5,
+    };
     let mut pools = vec![pool; t.pools.len()];
     pools.iter_mut().skip(2).for_each(|p| p.share = 0.0);
     let standby = (pools.len() > 2).then_some(PoolIx(2));

@@ -100,6 +100,7 @@ impl World {
             drained: false,
             dead: false,
             limit: 100,
+            reserve: Default::default(),
             epoch: 0,
             share: 1.0 / pools as f64,
         };

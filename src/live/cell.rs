@@ -326,6 +326,7 @@ impl EndpointCell {
 #[repr(align(128))]
 pub struct RouteCell {
     pub(super) requests: AtomicU64,
+    pub(super) turned_away: AtomicU64,
     outcomes: [AtomicU64; RequestOutcome::ALL.len()],
     /// From the whole request until the last byte of the answer.
     pub times: Times,

@@ -240,6 +240,9 @@ impl Live for Cells {
     fn reach(&self, p: PoolIx) -> Duration {
         self.pools[p.at()].reach()
     }
+    fn turned_away(&self, r: RouteIx) {
+        self.routes[r.at()].turned_away.fetch_add(1, Relaxed);
+    }
     #[inline]
     fn pace(&self, r: RouteIx, p: PoolIx) -> Pace {
         self.paces[self.pace_at(r, p)].get().map_or_else(Pace::default, |e| e.pace())

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Sampler {
     pools: Vec<PoolLast>,
     endpoints: Vec<[u64; 3]>,
-    routes: Vec<u64>,
+    /// Requests, and those turned away.
+    routes: Vec<[u64; 2]>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -62,7 +63,7 @@ impl Sampler {
     fn fit(&mut self, cells: &Cells) {
         self.pools.resize(cells.pools.len(), PoolLast::default());
         self.endpoints.resize(cells.endpoints.len(), [0; 3]);
-        self.routes.resize(cells.routes.len(), 0);
+        self.routes.resize(cells.routes.len(), [0; 2]);
     }
 }
 
@@ -71,7 +72,12 @@ impl Cells {
     pub fn sample(&self, s: &mut Sampler, now: Moment, full: bool, late: Duration) -> Tallies {
         s.fit(self);
         let pools = self.pools.iter().zip(&mut s.pools).map(|(c, last)| pool(c, last, full)).collect();
-        let routes: Vec<u32> = self.routes.iter().zip(&mut s.routes).map(|(c, last)| delta(c.requests.load(Relaxed), last)).collect();
+        let told = self
+            .routes
+            .iter()
+            .zip(&mut s.routes)
+            .map(|(c, [requests, away])| (delta(c.requests.load(Relaxed), requests), delta(c.turned_away.load(Relaxed), away)));
+        let (routes, turned_away): (Vec<u32>, Vec<u32>) = told.unzip();
         let mut requests = vec![0; self.service_count()];
         for (n, service) in routes.iter().zip(&self.service_of) {
             requests[service.at()] += n;
@@ -83,7 +89,7 @@ impl Cells {
                 pace.refresh(now);
             }
         }
-        Tallies { late, pools, endpoints, requests, routes }
+        Tallies { late, pools, endpoints, requests, routes, turned_away }
     }
 }
 

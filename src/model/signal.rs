@@ -34,6 +34,8 @@ pub struct Tallies {
     pub requests: Vec<u32>,
     /// The same by [`RouteIx`], for hedge budgets.
     pub routes: Vec<u32>,
+    /// Of those: the ones that found every pool full at first, by [`RouteIx`].
+    pub turned_away: Vec<u32>,
 }
 
 /// One pool since the last tick: counts are differences, gauges are as they stand.

@@ -101,6 +101,17 @@ impl fmt::Display for State {
     }
 }
 
+/// What of a pool's limit is kept for some requests, in places; zero everywhere as long as nobody is turned away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserve {
+    /// For critical requests.
+    pub critical: u32,
+    /// For critical and normal ones.
+    pub normal: u32,
+    /// For requests that may go to fewer regions than others: those others go elsewhere first.
+    pub bound: u32,
+}
+
 /// What requests know of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolView {
@@ -114,6 +125,8 @@ pub struct PoolView {
     pub dead: bool,
     /// Requests in flight it may have, from the adaptive limit, `max_inflight` and the ramp.
     pub limit: u32,
+    /// What of the limit is kept for whom.
+    pub reserve: Reserve,
     /// Bumped when its connections are to be dropped: a connection dialled under another epoch is not reused.
     pub epoch: u32,
     /// The fraction of its service's requests it gets, over all regions (the unrestricted table).
@@ -226,6 +239,8 @@ pub trait Live {
     fn reach(&self, _p: PoolIx) -> Duration {
         Duration::ZERO
     }
+    /// A request found every pool that it may use full.
+    fn turned_away(&self, r: RouteIx);
     /// What a route's requests normally need in a pool.
     fn pace(&self, r: RouteIx, p: PoolIx) -> Pace;
 }

@@ -135,8 +135,16 @@ struct Rig {
 }
 
 fn view(generation: u64, t: &Topology, suspect: bool) -> View {
-    let pool =
-        |i| PoolView { state: State::Serving, suspect: suspect && i == 0, drained: false, dead: false, limit: 100, epoch: 0, share: 0.5 };
+    let pool = |i| PoolView {
+        state: State::Serving,
+        suspect: suspect && i == 0,
+        drained: false,
+        dead: false,
+        limit: 100,
+        reserve: Default::default(),
+        epoch: 0,
+        share: 0.5,
+    };
     View {
         version: 1,
         config: compiled(generation, t.clone()),

@@ -21,6 +21,7 @@ use super::endpoints::{EndpointOrder, FRESH};
 use super::grants::{Grants, Purse};
 use super::pool::{Dead, Doubt, Pool, Rate};
 use super::region::{self, Move};
+use super::reserve::ByPriority;
 use super::silence::Stage;
 use super::window::Counts;
 use crate::model::dice::Dice;
@@ -79,6 +80,9 @@ pub struct Controller {
     /// Offered requests per second, by service and by table.
     services: Vec<Rate>,
     tables: Vec<Rate>,
+    /// How requests of each table found room, since the last full tick (asked, turned away) and on the whole.
+    counted: Vec<[(u32, u32); 3]>,
+    fared: Vec<ByPriority>,
     /// When live traffic last proved a service's probes wrong.
     belied: Vec<Moment>,
     purse: Purse,
@@ -115,6 +119,7 @@ impl Controller {
         let regions = t.regions.iter().map(fresh).collect();
         let purse = Purse::new(t);
         let (services, tables) = (vec![Rate::default(); t.services.len()], vec![Rate::default(); t.tables.len()]);
+        let (counted, fared) = (vec![[(0, 0); 3]; t.tables.len()], vec![ByPriority::default(); t.tables.len()]);
         let belied = vec![Moment::ZERO; t.services.len()];
         let latest = Arc::new(View { version: 0, config: config.clone(), edge_suspect: false, pools: Vec::new(), tables: Vec::new() });
         let mut c = Self {
@@ -124,6 +129,8 @@ impl Controller {
             regions,
             services,
             tables,
+            counted,
+            fared,
             belied,
             purse,
             frozen: false,
@@ -252,6 +259,11 @@ impl Controller {
         for (r, n) in t.routes.iter().zip(&tallies.routes) {
             by_table[r.table.at()] += f64::from(*n);
         }
+        for (i, r) in t.routes.iter().enumerate() {
+            let count = &mut self.counted[r.table.at()][r.priority as usize];
+            count.0 += tallies.routes.get(i).copied().unwrap_or(0);
+            count.1 += tallies.turned_away.get(i).copied().unwrap_or(0);
+        }
         self.tables.iter_mut().zip(by_table).for_each(|(rate, n)| rate.add(n, dt));
         for (s, rate) in self.services.iter_mut().enumerate() {
             rate.add(f64::from(tallies.requests.get(s).copied().unwrap_or(0)), dt);
@@ -271,6 +283,7 @@ impl Controller {
                 }
             }
         }
+        self.keep_room(now, topology);
         for p in (0..self.pools.len()).map(PoolIx::from) {
             self.judge_endpoints(now, p);
             let tp = &topology.pools[p.at()];
@@ -288,6 +301,28 @@ impl Controller {
                 Some((None, cause)) => self.tell_pool(now, p, State::Ramping, cause, Actor::Evenkeel),
                 None => {}
             }
+        }
+    }
+
+    /// What of every pool's limit is kept for whom.
+    fn keep_room(&mut self, now: Moment, t: &Topology) {
+        for (counted, fared) in self.counted.iter_mut().zip(&mut self.fared) {
+            for ((asked, away), f) in std::mem::take(counted).into_iter().zip(fared) {
+                f.tick(asked, away);
+            }
+        }
+        for (i, pool) in self.pools.iter_mut().enumerate() {
+            let region = t.pools[i].region;
+            // Only where a request could have gone there is it the pool's doing that it could not.
+            let open = |table: usize| self.latest.tables[table].order.contains(&PoolIx::from(i));
+            let mine = || (0..t.tables.len()).filter(|n| open(*n)).map(|n| (t.tables[n].allowed, &self.fared[n]));
+            let wider = |a: RegionSet| mine().filter(move |(b, _)| *b != a && b.0 & a.0 == a.0).map(|(_, f)| f).collect();
+            debug_assert!(mine().all(|(allowed, _)| allowed.has(region)));
+            // Full, too, for whoever was turned away, however few places are taken beside the reserve.
+            if mine().any(|(_, by)| by.iter().any(|f| f.waited > 0.0)) {
+                pool.full = now;
+            }
+            pool.reserves.tick(now, self.latest.pools[i].limit, mine().map(|(allowed, fared)| (fared, wider(allowed))));
         }
     }
 

@@ -24,6 +24,7 @@ pub mod limit;
 pub mod pool;
 pub mod ramp;
 pub mod region;
+pub mod reserve;
 pub mod share;
 pub mod silence;
 pub mod window;

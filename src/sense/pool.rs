@@ -9,6 +9,7 @@ use super::detector::{self, Verdict};
 use super::endpoints::Mind;
 use super::limit::Limit;
 use super::ramp::{Progress, Way};
+use super::reserve::Reserves;
 use super::silence::{Evidence, STALL, Silence, Stage};
 use super::window::{Counts, Window};
 use crate::model::event::Cause;
@@ -92,6 +93,8 @@ pub struct Pool {
     pub on_record: (bool, Moment),
     /// The adaptive limit.
     pub limit: Limit,
+    /// What of it is kept for whom.
+    pub reserves: Reserves,
     /// Its endpoints, in order.
     pub endpoints: Vec<Mind>,
     /// Attempts per second.
@@ -127,6 +130,7 @@ impl Pool {
             dead: None,
             on_record: (false, Moment::ZERO),
             limit: Limit::new(&service.overload),
+            reserves: Reserves::default(),
             endpoints: (0..endpoints).map(|_| Mind::new()).collect(),
             rate: Rate::default(),
             inflight: 0,

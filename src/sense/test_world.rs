@@ -567,7 +567,7 @@ impl World {
         let routes = self.requests.to_vec();
         let requests = vec![routes.iter().sum()];
         self.requests = [0; 2];
-        let tick = Tallies { late, pools, endpoints, requests, routes };
+        let tick = Tallies { late, pools, endpoints, requests, routes, turned_away: Vec::new() };
         let _ = self.c.handle(Moment::ms(self.now), Signal::Tick(tick));
         let grants = self.c.grants();
         for (have, a) in self.trials.iter_mut().zip(&grants.trial) {

@@ -255,6 +255,9 @@ impl Attempt {
         match choose::choose(view, live, &want, now, dice) {
             Ok(pick) => self.start(pick, false, now, view, live),
             Err(Refusal::Shed) => {
+                if self.asked.is_none() {
+                    live.turned_away(self.facts.route);
+                }
                 let since = *self.asked.get_or_insert(now);
                 self.queue(since, Refusal::Shed, now, view)
             }

@@ -11,7 +11,8 @@
 //! The share table is the authority: only pools it names are ever looked at, so residency, tiers and drains
 //! hold by construction (residency and drains are checked once more all the same, both being promises
 //! that must survive a mistake made elsewhere). Limits hold on every level: a full pool is never
-//! overfilled for want of a better one.
+//! overfilled for want of a better one. What is bound for requests with fewer regions to choose from is left to them while
+//! there is room elsewhere ([`Reserve`]).
 //!
 //! Not here: when to try again and how often ([`super::attempt`]), what the shares are (`sense`).
 
@@ -22,7 +23,7 @@ use crate::model::id::*;
 use crate::model::policy::{Priority, Route};
 use crate::model::time::{Duration, Moment};
 use crate::model::topology::{Pool, Topology};
-use crate::model::view::{Live, Slot, TableView, View};
+use crate::model::view::{Live, Reserve, Slot, TableView, View};
 
 #[cfg(test)]
 mod tests;
@@ -91,21 +92,24 @@ const CRITICAL_RESERVE: u32 = 10;
 /// Also a quarter at the smallest default limit of four, where it is exactly one place.
 const NORMAL_RESERVE: u32 = 4;
 
-/// Fewer than this many requests in flight, and a pool of this limit takes one more of this priority.
+/// Fewer than this many requests in flight, and a pool of this limit takes one more of this priority. The reserves are what is kept
+/// at least; [`Reserve`] is deeper where the mix of requests needs it. One place is left to everybody: an idle pool refuses nobody.
 #[inline]
-pub fn threshold(limit: u32, priority: Priority) -> u32 {
-    match priority {
-        Priority::Critical => limit,
-        Priority::Normal => limit - limit / CRITICAL_RESERVE,
-        Priority::Sheddable => limit - limit / NORMAL_RESERVE,
-    }
+pub fn threshold(limit: u32, reserve: Reserve, priority: Priority) -> u32 {
+    let critical = reserve.critical.max(limit / CRITICAL_RESERVE);
+    let kept = match priority {
+        Priority::Critical => 0,
+        Priority::Normal => critical,
+        Priority::Sheddable => critical.max(reserve.normal).max(limit / NORMAL_RESERVE),
+    };
+    limit.saturating_sub(kept).max(limit.min(1))
 }
 
 /// Choose a pool and an endpoint, or say why there is none.
 pub fn choose(view: &View, live: &dyn Live, want: &Want<'_>, now: Moment, dice: &mut Dice) -> Result<Pick, Refusal> {
     let t = view.topology();
     let route = &t.routes[want.route.at()];
-    let mut search = Search { view, t, route, live, want, now, dice, full: false };
+    let mut search = Search { view, t, route, live, want, now, dice, full: false, yields: true, yielded: false };
     let table = &view.tables[route.table.at()];
 
     if want.may_try
@@ -128,7 +132,12 @@ pub fn choose(view: &View, live: &dyn Live, want: &Want<'_>, now: Moment, dice: 
         if level > want.least {
             break;
         }
-        if let Some((pool, endpoint)) = search.at_level(level, first, table) {
+        search.yields = true;
+        let found = search.at_level(level, first, table).or_else(|| {
+            search.yields = false;
+            std::mem::take(&mut search.yielded).then(|| search.at_level(level, first, table)).flatten()
+        });
+        if let Some((pool, endpoint)) = found {
             return Ok(Pick { pool, endpoint, trial: false });
         }
     }
@@ -166,6 +175,10 @@ struct Search<'a> {
     dice: &'a mut Dice,
     /// Something was passed over only because it was full.
     full: bool,
+    /// What is bound for requests that may go nowhere else is left to them.
+    yields: bool,
+    /// And something was.
+    yielded: bool,
 }
 
 impl Search<'_> {
@@ -249,9 +262,23 @@ impl Search<'_> {
         {
             return false;
         }
-        let room = self.live.pool_inflight(pool) < threshold(p.limit, self.want.priority);
-        self.full |= !room;
-        room
+        let (used, most) = (self.live.pool_inflight(pool), threshold(p.limit, p.reserve, self.want.priority));
+        if used >= most {
+            self.full = true;
+            return false;
+        }
+        if self.yields && p.reserve.bound > 0 && used >= p.limit.saturating_sub(p.reserve.bound) && self.has_choice(pool) {
+            self.yielded = true;
+            return false;
+        }
+        true
+    }
+
+    /// Whether others may use this pool that have fewer pools to choose from than this request.
+    fn has_choice(&self, pool: PoolIx) -> bool {
+        let mine = &self.t.tables[self.route.table.at()];
+        let fewer = |a: RegionSet| a != mine.allowed && a.0 & mine.allowed.0 == a.0 && a.has(self.t.pools[pool.at()].region);
+        self.t.tables.iter().any(|t| t.service == mine.service && fewer(t.allowed))
     }
 
     /// Power of two choices among a pool's endpoints that will do; those where requests wait and nothing has been heard for

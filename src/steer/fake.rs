@@ -128,7 +128,16 @@ pub fn view(t: Topology) -> View {
     let pools = t
         .pools
         .iter()
-        .map(|_| PoolView { state: State::Serving, suspect: false, drained: false, dead: false, limit: 100, epoch: 0, share: 0.0 })
+        .map(|_| PoolView {
+            state: State::Serving,
+            suspect: false,
+            drained: false,
+            dead: false,
+            limit: 100,
+            reserve: Reserve::default(),
+            epoch: 0,
+            share: 0.0,
+        })
         .collect();
     let routes = Box::new(Router::build(&t));
     let config = Arc::new(Compiled { generation: 1, topology: t, routes, source: Source::default() });
@@ -185,6 +194,7 @@ pub struct Now {
     pub retries: Cell<u32>,
     pub hedges: Cell<u32>,
     pub trials: RefCell<Vec<u32>>,
+    pub turned_away: Cell<u32>,
     endpoints: Vec<std::ops::Range<u32>>,
 }
 
@@ -203,6 +213,7 @@ impl Now {
             retries: Cell::new(100),
             hedges: Cell::new(0),
             trials: vec![0; t.pools.len()].into(),
+            turned_away: Cell::new(0),
             endpoints: t.pools.iter().map(|p| p.endpoints.clone()).collect(),
         }
     }
@@ -251,6 +262,9 @@ impl Live for Now {
         let had = *n > 0;
         *n = n.saturating_sub(1);
         had
+    }
+    fn turned_away(&self, _: RouteIx) {
+        self.turned_away.set(self.turned_away.get() + 1);
     }
     fn pace(&self, _: RouteIx, _: PoolIx) -> Pace {
         self.pace.get()

@@ -94,6 +94,7 @@ pub struct Board {
     endpoints: Vec<EndpointSlot>,
     pool_of: Vec<PoolIx>,
     requests: Vec<u32>,
+    turned_away: Vec<Cell<u32>>,
     service_of: Vec<ServiceIx>,
     retries: Vec<Tokens>,
     hedges: Vec<Tokens>,
@@ -115,6 +116,7 @@ impl Board {
             endpoints: endpoints.collect(),
             pool_of: t.endpoints.iter().map(|e| e.pool).collect(),
             requests: vec![0; t.routes.len()],
+            turned_away: vec![Cell::new(0); t.routes.len()],
             service_of: t.routes.iter().map(|r| r.service).collect(),
             retries: t.services.iter().map(|_| Tokens::default()).collect(),
             hedges: t.routes.iter().map(|_| Tokens::default()).collect(),
@@ -267,7 +269,8 @@ impl Board {
             endpoints.extend(self.endpoints.iter_mut().map(|e| e.sample(now)));
             self.paces.iter_mut().flatten().for_each(|p| p.refresh(now));
         }
-        Tallies { late, pools, endpoints, requests, routes }
+        let turned_away = self.turned_away.iter().map(Cell::take).collect();
+        Tallies { late, pools, endpoints, requests, routes, turned_away }
     }
 }
 
@@ -346,6 +349,10 @@ impl Live for Board {
     }
     fn take_trial(&self, p: PoolIx) -> bool {
         self.pools[p.at()].trials.take()
+    }
+    fn turned_away(&self, r: RouteIx) {
+        let n = &self.turned_away[r.at()];
+        n.set(n.get() + 1);
     }
     fn pace(&self, r: RouteIx, p: PoolIx) -> Pace {
         self.paces[r.at()][p.at()].pace

@@ -161,6 +161,7 @@ impl Controller {
             drained: self.drained(now, tp.region),
             dead: use_ == Use::Dead || pool.way.pinned,
             limit: ramped.max(o.min).min(o.max).min(bound),
+            reserve: pool.reserves.view(),
             epoch: pool.epoch,
             share,
         }

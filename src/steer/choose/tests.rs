@@ -84,7 +84,7 @@ proptest! {
         let result = choose(&v, &live, &w, T0, &mut Dice::new(seed));
         let t = v.topology();
         let table = &v.tables[t.routes[route.at()].table.at()];
-        let room = |p: PoolIx, e: EndpointIx| live.pool_inflight(p) < threshold(v.pools[p.at()].limit, w.priority)
+        let room = |p: PoolIx, e: EndpointIx| live.pool_inflight(p) < threshold(v.pools[p.at()].limit, v.pools[p.at()].reserve, w.priority)
             && max.is_none_or(|m| inflight[e.at()] < m) && !tried.contains(&e);
         match result {
             Ok(pick) => {
@@ -138,12 +138,17 @@ fn a_full_pool_spills_by_share_then_to_standbys_then_sheds() {
 #[test]
 fn thresholds_keep_the_order_of_priorities_and_let_normal_traffic_through_small_limits() {
     use Priority::*;
-    assert_eq!([Sheddable, Normal, Critical].map(|p| threshold(100, p)), [75, 90, 100]);
-    assert_eq!([Sheddable, Normal, Critical].map(|p| threshold(4, p)), [3, 4, 4]);
-    assert_eq!([Sheddable, Normal, Critical].map(|p| threshold(1, p)), [1, 1, 1]);
-    assert_eq!([Sheddable, Normal, Critical].map(|p| threshold(0, p)), [0, 0, 0]);
-    for limit in 0..2000 {
-        let [s, n, c] = [Sheddable, Normal, Critical].map(|p| threshold(limit, p));
+    assert_eq!([Sheddable, Normal, Critical].map(|p| threshold(100, Reserve::default(), p)), [75, 90, 100]);
+    assert_eq!([Sheddable, Normal, Critical].map(|p| threshold(4, Reserve::default(), p)), [3, 4, 4]);
+    assert_eq!([Sheddable, Normal, Critical].map(|p| threshold(1, Reserve::default(), p)), [1, 1, 1]);
+    assert_eq!([Sheddable, Normal, Critical].map(|p| threshold(0, Reserve::default(), p)), [0, 0, 0]);
+    let kept = |critical, normal| move |p| threshold(100, Reserve { critical, normal, bound: 0 }, p);
+    assert_eq!([Sheddable, Normal, Critical].map(kept(10, 25)), [75, 90, 100], "no deeper than it is anyway");
+    assert_eq!([Sheddable, Normal, Critical].map(kept(11, 26)), [74, 89, 100]);
+    assert_eq!([Sheddable, Normal, Critical].map(kept(40, 26)), [60, 60, 100], "who is kept from normal ones is kept from sheddable ones");
+    assert_eq!([Sheddable, Normal, Critical].map(kept(100, 100)), [1, 1, 100], "an idle pool refuses nobody");
+    for (limit, deep) in (0..2000).flat_map(|limit| [(limit, 0), (limit, limit / 3), (limit, 2 * limit)]) {
+        let [s, n, c] = [Sheddable, Normal, Critical].map(|p| threshold(limit, Reserve { critical: deep, normal: deep, bound: deep }, p));
         assert!(s <= n && n <= c && c == limit && (limit == 0 || s > 0));
     }
 }
@@ -262,4 +267,24 @@ fn affinity_keeps_the_shares() {
         counts[pick(&v, &live, &w).unwrap().pool.at()] += 1;
     }
     assert!(counts.iter().zip([5000, 3000, 2000]).all(|(c, w)| (c - w).abs() < 200), "{counts:?}");
+}
+
+#[test]
+fn what_is_bound_is_left_to_those_with_nowhere_else_to_go_while_there_is_room_elsewhere() {
+    // `us` may use the first pool alone, `any` both.
+    let t = topology(&[("east", "us", 100), ("eu", "eu", 0)], 2);
+    let mut v = view(t);
+    set(&mut v, 0, |p| (p.limit, p.reserve.bound) = (10, 4));
+    set(&mut v, 1, |p| p.limit = 10);
+    let pool = |live: &Now, route: RouteIx| {
+        let want = Want { least: Level::Sound, ..want(route) };
+        choose(&v, live, &want, T0, &mut Dice::new(1)).map(|pick| pick.pool.0)
+    };
+    let live = Now::new(&v);
+    *live.inflight.borrow_mut() = vec![3, 2, 0, 0];
+    assert_eq!((pool(&live, ANY), pool(&live, US)), (Ok(0), Ok(0)), "five of ten");
+    live.inflight.borrow_mut()[1] = 3;
+    assert_eq!((pool(&live, ANY), pool(&live, US)), (Ok(1), Ok(0)), "six of ten, and four are bound");
+    *live.inflight.borrow_mut() = vec![3, 3, 5, 5];
+    assert_eq!((pool(&live, ANY), pool(&live, US)), (Ok(0), Ok(0)), "nothing left elsewhere");
 }
