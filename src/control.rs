@@ -165,15 +165,16 @@ impl Control {
                 let _ = reply.send(answer);
                 return;
             }
-            Message::Reload(config, reply) => {
-                let answer = self.reload(now, config);
+            Message::Reload(config, by, reply) => {
+                let answer = self.reload(now, config, by);
                 let _ = reply.send(answer);
                 return;
             }
-            Message::Rejected(problems) => {
+            Message::Rejected(by, problems) => {
                 self.last_error = Some(problems.join("\n"));
-                self.controller.record(now, Actor::File, EventKind::ConfigRejected { problems });
+                self.controller.record(now, by, EventKind::ConfigRejected { problems });
             }
+            Message::Note(at, by, kind) => self.controller.record(at, by, kind),
             Message::Status(reply) => {
                 let mut status = self.controller.status(now);
                 status.config.path = self.config.source.path.display().to_string();
@@ -193,8 +194,8 @@ impl Control {
     }
 
     /// Goes over to another config as one step: requests see the old picture with the old cells, or the new with the new.
-    fn reload(&mut self, now: Moment, config: Arc<Compiled>) -> crate::live::ReloadReply {
-        let changes = self.controller.handle(now, Signal::Reload(config.clone()))?;
+    fn reload(&mut self, now: Moment, config: Arc<Compiled>, by: Actor) -> crate::live::ReloadReply {
+        let changes = self.controller.handle(now, Signal::Reload(config.clone(), by))?;
         let cells = Arc::new(Cells::build(&config.topology, Some((&self.config.topology, &self.cells))));
         self.sampler.follow(&self.cells, &cells);
         (self.config, self.cells) = (config, cells);

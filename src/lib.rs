@@ -10,6 +10,7 @@ pub mod demo;
 pub mod edge;
 pub mod http1;
 pub mod journal;
+pub mod ledger;
 pub mod live;
 pub mod logging;
 pub mod model;

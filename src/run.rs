@@ -25,7 +25,9 @@ use crate::config::{self, Loaded, Problems};
 use crate::control::{Control, store};
 use crate::edge::{self, Edge};
 use crate::journal::{self, Journal};
+use crate::ledger::{self, Ledger};
 use crate::live::{self, Beats, Inbox, Published};
+use crate::model::event::Actor;
 use crate::model::time::Duration;
 use crate::model::topology::Topology;
 use crate::{clock, logging, probe};
@@ -193,34 +195,39 @@ impl House {
         let Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, log, access } = self;
         let leaving = Arc::new(AtomicBool::new(false));
         let (doors, certificates) = (edge.listeners().clone(), edge.listeners().clone());
+        let ledger = Ledger::default();
+        let state_dir = published.load().view.topology().edge.state_dir.clone();
         LocalSet::new().block_on(&runtime, async {
             let reloads = reloader.start();
             let again = reloads.clone();
             let context = admin::Context {
                 inbox: inbox.clone(),
                 published: published.clone(),
-                reload: Box::new(move || {
+                reload: Box::new(move |by| {
                     let again = again.clone();
-                    Box::pin(async move { again.ask().await })
+                    Box::pin(async move { again.ask(by).await })
                 }),
                 journal: Some(journal.clone()),
+                ledger: ledger.clone(),
                 leaving: leaving.clone(),
                 connections: Box::new(move || doors.doors().iter().map(|d| (d.address.to_string(), d.open().into())).collect()),
                 certificates: Box::new(move || certificates.expiries()),
             };
+            tokio::spawn(ledger::run(ledger.clone(), inbox.clone(), published.clone()));
             tokio::spawn(admin::run(context, admin));
             tokio::spawn(access::follow(records, access.clone()));
             tokio::spawn(reload::renew_certificates(edge.listeners().clone()));
             while signals.next().await == Asked::Reload {
                 access.reopen();
                 // Refusals are on record through the controller's event.
-                let _ = reloads.ask().await;
+                let _ = reloads.ask(Actor::Operator("SIGHUP".into())).await;
             }
             leaving.store(true, Relaxed);
             leave(&edge, &inbox, &published, &mut signals).await;
         });
         edge.stop();
         drop(alive);
+        ledger.write(&state_dir);
         journal.flush(LAST_WORDS);
         access.flush(LAST_WORDS);
         log.flush(LAST_WORDS);

@@ -111,3 +111,52 @@ fn every_config_that_is_handed_out_is_valid() {
         assert!(out.status.success(), "{}\n{}", file.display(), told(&out));
     }
 }
+
+#[test]
+fn plan_tells_what_would_be_before_it_is() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plan");
+    let new = "tests/golden/plan/new.yaml";
+    let old = "config/three-regions.yaml";
+    let cases: [(&str, &[&str]); 4] = [
+        ("change", &["--config", new, "--current", old, "--rate", "api=500/s"]),
+        ("too-much", &["--config", new, "--current", old, "--rate", "api=1600/s", "--lose", "east"]),
+        ("no-load", &["--config", old, "--current", old]),
+        ("unknown", &["--config", old, "--current", old, "--lose", "mars"]),
+    ];
+    for (name, args) in cases {
+        let args: Vec<&str> = ["plan"].iter().chain(args).copied().collect();
+        golden(&folder.join(name).with_extension("txt"), &told(&evenkeel(&args)));
+    }
+    let machine = evenkeel(&["plan", "--json", "--config", new, "--current", old, "--rate", "api=1100/s", "--lose", "provider-a"]);
+    let document: serde_json::Value = serde_json::from_slice(&machine.stdout).unwrap();
+    assert_eq!(
+        (machine.status.code(), &document["safe"], &document["losses"][0]["regions"]),
+        (Some(1), &false.into(), &serde_json::json!(["east", "west"]))
+    );
+    assert_eq!(evenkeel(&["plan", "--config", "tests/golden/config/wrong-type.yaml", "--current", old]).status.code(), Some(2));
+    assert_eq!(evenkeel(&["plan", "--config", new, "--admin", "http://127.0.0.1:1"]).status.code(), Some(2));
+}
+
+#[test]
+fn shells_and_man_know_every_command() {
+    let help = String::from_utf8(evenkeel(&["--help"]).stdout).unwrap();
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|l| !l.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|l| l.starts_with("  "))
+        .filter_map(|l| l.strip_prefix("  ")?.split(' ').next())
+        .filter(|c| !c.is_empty())
+        .collect();
+    assert!(commands.contains(&"drill") && commands.len() > 15, "{commands:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = String::from_utf8(evenkeel(&["completions", shell]).stdout).unwrap();
+        assert!(commands.iter().all(|c| script.contains(c)), "{shell}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    assert!(evenkeel(&["man", dir.path().to_str().unwrap()]).status.success());
+    for command in commands {
+        let page = std::fs::read_to_string(dir.path().join(format!("evenkeel-{command}.1"))).expect(command);
+        assert!(page.contains(".TH evenkeel"), "{command}");
+    }
+}

@@ -7,21 +7,46 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Answers every request with this text.
 fn origin(text: &'static str) -> u16 {
+    faulty(text, Arc::new(AtomicU8::new(GOOD)))
+}
+
+const GOOD: u8 = 0;
+const FAILS: u8 = 1;
+const HANGS: u8 = 2;
+
+/// Likewise, while it is well.
+fn faulty(text: &'static str, fault: Arc<AtomicU8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let stream = stream.unwrap();
+            let fault = fault.clone();
             std::thread::spawn(move || {
                 let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
                 let mut stream = stream;
                 while let Some(Ok(line)) = lines.next() {
-                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
-                    if line.is_empty() && stream.write_all(answer.as_bytes()).is_err() {
+                    if !line.is_empty() {
+                        continue;
+                    }
+                    let status = match fault.load(Relaxed) {
+                        HANGS => {
+                            while fault.load(Relaxed) == HANGS {
+                                std::thread::sleep(Duration::from_millis(10));
+                            }
+                            return;
+                        }
+                        FAILS => "500 No",
+                        _ => "200 OK",
+                    };
+                    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+                    if stream.write_all(answer.as_bytes()).is_err() {
                         return;
                     }
                 }
@@ -125,7 +150,7 @@ fn a_day_of_an_operator() {
     // The last region is not given away by mistake.
     let (code, told) = out(&proxy.cli(&["drain", "west", "--reason", "oops"]));
     assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("refused: draining west would leave requests without a region: route all"), "{told}");
+    assert!(told.contains("refused: without west: route all: no region is left"), "{told}");
     assert_eq!(out(&proxy.cli(&["undrain", "east"])).0, Some(0));
 
     // The operator's last word over the detector.
@@ -196,4 +221,196 @@ fn an_outage_writes_its_own_report() {
     let all: Value = serde_json::from_slice(&proxy.cli(&["incidents", "--format", "json"]).stdout).unwrap();
     assert_eq!(all[0]["regions"], serde_json::json!(["east"]));
     assert_eq!(out(&proxy.cli(&["incidents", "12"])).0, Some(2));
+}
+
+/// Requests without end, and what came back.
+struct Load {
+    stop: Arc<AtomicBool>,
+    good: Arc<AtomicU64>,
+    bad: Arc<AtomicU64>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(port: u16, threads: usize) -> Self {
+        let (stop, good, bad) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let one = |_| {
+            let (stop, good, bad) = (stop.clone(), good.clone(), bad.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Relaxed) {
+                    let counter = if ask(port, "GET /").0 == 200 { &good } else { &bad };
+                    counter.fetch_add(1, Relaxed);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            })
+        };
+        let threads = (0..threads).map(one).collect();
+        Self { stop, good, bad, threads }
+    }
+    /// Good and bad answers, once nothing is under way.
+    fn end(self) -> (u64, u64) {
+        self.stop.store(true, Relaxed);
+        self.threads.into_iter().for_each(|t| t.join().unwrap());
+        (self.good.load(Relaxed), self.bad.load(Relaxed))
+    }
+}
+
+/// Two regions of one server each.
+fn two_regions(dir: &Path, east: u16, west: u16) -> String {
+    format!(
+        "version: 1\nedge: {{name: e1, threads: 1, state_dir: {}}}\n\
+         listeners: [{{address: \"127.0.0.1:PORT\"}}]\nadmin: {{address: \"127.0.0.1:ADMIN\"}}\n\
+         regions: {{east: {{weight: 50}}, west: {{weight: 50}}}}\n\
+         services:\n  app:\n    pools:\n      east: {{endpoints: [\"127.0.0.1:{east}\"], capacity: 5000/s}}\n      west: {{endpoints: [\"127.0.0.1:{west}\"], capacity: 5000/s}}\n    health: null\n\
+         failover: {{open: 500ms..2s}}\nrecovery: {{hold: 200ms, trial_successes: 3, steps: [50%, 100%], step_time: 300ms}}\n\
+         routes: [{{name: all, service: app, deadline: 2s}}]\n",
+        dir.join("state").display()
+    )
+}
+
+impl Proxy {
+    fn share(&self, pool: usize) -> f64 {
+        self.status()["pools"][pool]["share"].as_f64().unwrap()
+    }
+    /// `evenkeel drill east`, as a process of its own.
+    fn drill(&self, args: &[&str]) -> Child {
+        let url = format!("http://127.0.0.1:{}", self.admin);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        let command = command.args(["drill", "east", "--hold", "60s"]).args(args).env("EVENKEEL_ADMIN", url);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    }
+    fn drills(&self) -> Value {
+        serde_json::from_str(&ask(self.admin, "GET /v1/drills").1).unwrap()
+    }
+}
+
+#[test]
+fn a_drill_ends_when_a_guard_is_crossed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fault = Arc::new(AtomicU8::new(GOOD));
+    let (east, west) = (origin("east"), faulty("west", fault.clone()));
+    let proxy = Proxy::run(dir.path(), &two_regions(dir.path(), east, west));
+    let load = Load::start(proxy.port, 4);
+    let cli = proxy.drill(&["--abort-if", "success<99.5%", "--reason", "quarterly"]);
+    until("drained", || proxy.share(0) == 0.0);
+    let drained = proxy.status()["regions"][0]["drained"].clone();
+    assert!(drained["by"].as_str().unwrap().starts_with("drill drill-"), "{drained}");
+    // One at a time, and none where somebody is away already.
+    let (code, told) = out(&proxy.cli(&["drill", "west", "--hold", "1s"]));
+    assert!(code == Some(1) && told.contains("refused: without west: route all: no region is left"), "{told}");
+    std::thread::sleep(Duration::from_millis(1500)); // some good seconds to compare with
+    fault.store(FAILS, Relaxed);
+    let began = Instant::now();
+    until("back", || proxy.share(0) > 0.0);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let told = String::from_utf8(cli.wait_with_output().unwrap().stdout).unwrap();
+    assert!(told.contains("aborted: success<99.5% on route all"), "{told}");
+    fault.store(GOOD, Relaxed);
+    load.end();
+    let journal = std::fs::read_to_string(dir.path().join("state/journal/journal-000001.jsonl")).unwrap();
+    for stage in ["draining", "holding", "aborted"] {
+        assert!(journal.contains(&format!("\"stage\":\"{stage}\"")), "{stage}");
+    }
+    let (_, page) = ask(proxy.admin, "GET /metrics");
+    assert!(page.contains("evenkeel_last_drill_timestamp_seconds{region=\"east\"} 0\n"), "an aborted drill is none");
+}
+
+#[test]
+fn a_drill_whose_command_dies_is_undone_and_one_that_passes_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west) = (origin("east"), origin("west"));
+    let text = two_regions(dir.path(), east, west);
+    let mut proxy = Proxy::run(dir.path(), &text);
+    let mut cli = proxy.drill(&[]);
+    until("drained", || proxy.share(0) == 0.0);
+    cli.kill().unwrap();
+    cli.wait().unwrap();
+    let began = Instant::now();
+    until("back", || proxy.share(0) > 0.0);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(proxy.drills()[0]["what"].as_str().unwrap().contains("has not been heard of for 2s"), "{}", proxy.drills());
+
+    let (code, told) = out(&proxy.cli(&["drill", "east", "--hold", "300ms", "--over", "200ms"]));
+    assert!(code == Some(0) && told.contains("passed: drained over 200ms, held for 300ms"), "{told}");
+    until("back", || proxy.share(0) > 0.0);
+
+    // A proxy that dies takes the drill along; what was passed is remembered.
+    let mut cli = proxy.drill(&[]);
+    until("drained", || proxy.share(0) == 0.0);
+    proxy.process.kill().unwrap();
+    proxy.process.wait().unwrap();
+    let _ = cli.wait();
+    drop(proxy);
+    let again = Proxy::run(dir.path(), &text);
+    assert_eq!(again.status()["regions"][0]["drained"], Value::Null);
+    until("remembered", || {
+        let (_, page) = ask(again.admin, "GET /metrics");
+        page.contains("evenkeel_last_drill_timestamp_seconds{region=\"east\"} 1")
+    });
+}
+
+#[test]
+fn an_incident_tells_when_it_began_and_whom_it_hurt() {
+    let dir = tempfile::tempdir().unwrap();
+    let fault = Arc::new(AtomicU8::new(GOOD));
+    let (east, west) = (faulty("east", fault.clone()), origin("west"));
+    let proxy = Proxy::run(dir.path(), &two_regions(dir.path(), east, west));
+    let load = Load::start(proxy.port, 8);
+    std::thread::sleep(Duration::from_secs(3)); // a past to compare with
+    let truth = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64;
+    fault.store(HANGS, Relaxed);
+    until("tripped", || proxy.status()["pools"][0]["state"] == "tripped");
+    std::thread::sleep(Duration::from_secs(1));
+    fault.store(GOOD, Relaxed);
+    until("serving again", || proxy.status()["pools"][0]["state"] == "serving");
+    let (_, bad) = load.end();
+    let incident =
+        || -> Value { serde_json::from_slice::<Value>(&proxy.cli(&["incidents", "--format", "json"]).stdout).unwrap()[0].clone() };
+    until("on record", || incident()["restored"].is_string() && incident()["series"].as_array().is_some_and(|s| s.len() > 3));
+    std::thread::sleep(Duration::from_millis(1500)); // the last look
+    let i = incident();
+    let onset: jiff::Timestamp = i["onset"].as_str().unwrap().parse().unwrap();
+    let off = (onset.as_microsecond() - truth).abs();
+    assert!(off < 250_000, "onset is {off} us off: {i:#}");
+    let all = &i["routes"][0];
+    let count = |name: &str| all[name].as_u64().unwrap_or(0);
+    assert_eq!(count("failed") + count("unavailable") + count("shed"), bad, "the client's own count: {i:#}");
+    assert!(count("retried") + count("hedged") > 0 && count("ok") > 50, "{all}");
+    assert!(i["carried"][1]["share"].as_f64().unwrap() > 0.5, "{}", i["carried"]);
+    assert_eq!(i["cause"], "silence", "{i:#}");
+}
+
+#[test]
+fn a_drain_is_refused_in_the_words_of_a_plan_and_a_plan_knows_the_live_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west) = (origin("east"), origin("west"));
+    let text = two_regions(dir.path(), east, west).replacen("capacity: 5000/s", "capacity: 20/s", 1);
+    let proxy = Proxy::run(dir.path(), &text);
+    let load = Load::start(proxy.port, 2);
+    let refused = || out(&proxy.cli(&["drain", "west", "--reason", "works"]));
+    let mut told = String::new();
+    until("the load is known", || {
+        told = refused().1;
+        if !told.contains("refused") {
+            proxy.cli(&["undrain", "west"]);
+        }
+        told.contains("refused: without west: pool app/east would get")
+    });
+    assert!(told.contains("more than its capacity of 20/s; say `force`"), "{told}");
+    let config = dir.path().join("evenkeel.yaml");
+    let (code, told) = out(&proxy.cli(&["plan", "--config", config.to_str().unwrap(), "--lose", "west"]));
+    assert!(code == Some(1) && told.contains("(load: live, the last 10 s)") && told.contains("UNSAFE"), "{told}");
+    assert_eq!(out(&proxy.cli(&["drain", "west", "--reason", "works", "--force"])).0, Some(0));
+    load.end();
+    // A reload that an operator asks for is on record as his.
+    std::fs::write(&config, std::fs::read_to_string(&config).unwrap().replace("weight: 50}}", "weight: 51}}").replace("20/s", "21/s"))
+        .unwrap();
+    assert_eq!(ask(proxy.admin, "POST /v1/reload").0, 200);
+    let journal = || std::fs::read_to_string(dir.path().join("state/journal/journal-000001.jsonl")).unwrap();
+    until("on record", || journal().contains("config_applied"));
+    std::thread::sleep(Duration::from_millis(300));
+    let applied: Vec<Value> =
+        journal().lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).filter(|r| r["kind"] == "config_applied").collect();
+    assert_eq!((applied.len(), &applied[0]["by"]["actor"]), (1, &"operator".into()), "{applied:?}");
 }

@@ -1,12 +1,12 @@
 //! The routes, and what they do. `openapi.json` beside this file says the same; a test holds them together.
 
+use super::drills::{self, Drills};
 use super::explain::{Explanation, explain};
 use super::gate::Gate;
 use super::problem::Problem;
 use super::server::Peer;
-use super::stranded::stranded;
 use super::wire::{self, ConfigDocument, Done, DrainRequest, ExplainRequest, FreezeRequest, Status, TripRequest};
-use super::{Context, events, incidents, metrics};
+use super::{Context, events, incidents, metrics, plan, slo};
 use crate::config::value::Span;
 use crate::model::event::Actor;
 use crate::model::id::{PoolIx, RegionIx, RegionSet};
@@ -19,7 +19,7 @@ use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use axum::{Extension, Json, Router};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -36,15 +36,18 @@ const STATUS_AGE: Duration = Duration::from_secs(1);
 const READERS: usize = 64;
 /// Bodies are short.
 const BODY: usize = 64 << 10;
+/// But for configs.
+const CONFIG: usize = 8 << 20;
 
 /// What handlers share.
 pub struct App {
-    context: Context,
+    pub(super) context: Context,
     gate: ArcSwap<Gate>,
     /// Reloads applied and rejected.
     pub(super) reloads: (AtomicU64, AtomicU64),
     readers: Arc<Semaphore>,
     scraped: Mutex<Option<(Moment, Arc<Status>)>>,
+    pub(super) drills: Drills,
 }
 
 type Shared = State<Arc<App>>;
@@ -59,6 +62,7 @@ impl App {
             reloads: (AtomicU64::new(0), AtomicU64::new(0)),
             readers: Arc::new(Semaphore::new(READERS)),
             scraped: Mutex::default(),
+            drills: Drills::default(),
         }
     }
     /// The config in force.
@@ -73,7 +77,7 @@ impl App {
         }
         self.gate.store(Arc::new(gate));
     }
-    async fn command(&self, by: &Actor, order: Order) -> Result<Vec<String>, Problem> {
+    pub(super) async fn command(&self, by: &Actor, order: Order) -> Result<Vec<String>, Problem> {
         let sent = self.context.inbox.command(Command { by: by.clone(), order });
         in_time(sent).await?.map_err(|refused| match refused {
             Refused::Unknown(what) => Problem::unknown(what),
@@ -86,7 +90,7 @@ impl App {
     }
 }
 
-async fn in_time<T>(f: impl Future<Output = T>) -> Result<T, Problem> {
+pub(super) async fn in_time<T>(f: impl Future<Output = T>) -> Result<T, Problem> {
     tokio::time::timeout(PATIENCE, f).await.map_err(|_| Problem::busy())
 }
 
@@ -102,8 +106,15 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
         ("get", "/v1/events", get(follow)),
         ("get", "/v1/incidents", get(incidents::list)),
         ("get", "/v1/incidents/{id}", get(incidents::one)),
+        ("get", "/v1/slo", get(slo::answer)),
+        ("get", "/v1/drills", get(drills::list)),
+        ("post", "/v1/drills", post(drills::start)),
+        ("get", "/v1/drills/{id}", get(drills::one)),
+        ("put", "/v1/drills/{id}", put(drills::renew)),
+        ("delete", "/v1/drills/{id}", delete(drills::stop)),
         ("post", "/v1/reload", post(reload)),
         ("post", "/v1/explain", post(explain_request)),
+        ("post", "/v1/plan", post(plan::answer).layer(DefaultBodyLimit::max(CONFIG))),
         ("post", "/v1/regions/{name}/drain", post(drain)),
         ("post", "/v1/regions/{name}/undrain", post(undrain)),
         ("post", "/v1/pools/{service}/{region}/trip", post(trip)),
@@ -152,12 +163,12 @@ async fn guard(State(app): Shared, Extension(Peer(peer)): Extension<Peer>, reque
 }
 
 /// A JSON body, whatever its declared type (curl and urllib declare forms); none stands for `{}`.
-fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
     let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
     serde_json::from_slice(text).map_err(|e| Problem::bad(format!("body: {e}; see /v1/openapi.json for its shape")))
 }
 
-fn reason(text: &str) -> Result<String, Problem> {
+pub(super) fn reason(text: &str) -> Result<String, Problem> {
     match text.trim() {
         "" => Err(Problem::bad("body: a `reason` is needed, for those who look at status and journal later: {\"reason\": \"…\"}")),
         reason => Ok(reason.into()),
@@ -198,6 +209,8 @@ async fn scrape(State(app): Shared) -> Response {
         reloads: (app.reloads.0.load(Relaxed), app.reloads.1.load(Relaxed)),
         connections: (app.context.connections)(),
         certificates: (app.context.certificates)(),
+        drills: app.drills.passed(),
+        slo: Some(slo::report(&app, Duration::from_secs(30 * 86_400))),
         journal: app.context.journal.as_ref().map(crate::journal::Journal::stats).unwrap_or_default(),
     };
     let page = metrics::page(&app.context.published.load_full(), now, &beside);
@@ -243,7 +256,7 @@ async fn config(State(app): Shared) -> Json<ConfigDocument> {
 
 async fn reload(State(app): Shared, Extension(by): Extension<Actor>) -> Answer<Done> {
     tracing::info!(%by, "reload asked for");
-    match (app.context.reload)().await {
+    match (app.context.reload)(by).await {
         Ok(changes) => Ok(app.done(changes)),
         Err(problems) => {
             let detail = format!("the file was not applied, the config in force stays: {}", problems.join("\n"));
@@ -280,13 +293,13 @@ fn regions(config: &Compiled, name: &str) -> Result<Vec<RegionIx>, Problem> {
 async fn drain(State(app): Shared, Extension(by): Extension<Actor>, Path(name): Path<String>, bytes: Bytes) -> Answer<Done> {
     let asked: DrainRequest = body(&bytes)?;
     let reason = reason(&asked.reason)?;
-    let view = app.context.published.load().view.clone();
-    let found = regions(&view.config, &name)?;
-    let left = stranded(&view, found.iter().fold(RegionSet::EMPTY, |set, r| set.with(*r)));
-    if !asked.force && !left.is_empty() {
-        let detail =
-            format!("draining {name} would leave requests without a region: {}; say `force` to do it all the same", left.join("; "));
-        return Err(Problem::conflict(detail).with(left));
+    let found = regions(&app.topology(), &name)?;
+    if !asked.force {
+        let wrong = plan::without(&app, found.iter().fold(RegionSet::EMPTY, |set, r| set.with(*r))).await?;
+        if !wrong.is_empty() {
+            let detail = format!("without {name}: {}; say `force` to drain it all the same", wrong.join("; "));
+            return Err(Problem::conflict(detail).with(wrong));
+        }
     }
     let mut changes = Vec::new();
     for region in found {

@@ -16,6 +16,7 @@ use crate::model::status::Status;
 use crate::model::time::Moment;
 use crate::model::topology::Topology;
 use crate::model::view::{Live, State, View};
+use crate::report::slo::Report;
 use std::sync::Arc;
 use text::{Kind, Text};
 
@@ -30,6 +31,10 @@ pub struct Beside {
     pub connections: Vec<(String, u64)>,
     /// Certificates and when they expire, Unix time in seconds.
     pub certificates: Vec<(String, i64)>,
+    /// When regions last passed a drill, Unix time in seconds.
+    pub drills: Vec<(String, i64)>,
+    /// Objectives over thirty days.
+    pub slo: Option<Report>,
     /// The journal.
     pub journal: journal::Stats,
 }
@@ -41,6 +46,7 @@ pub fn page(picture: &Picture, now: Moment, beside: &Beside) -> String {
     attempts(&mut out, &picture.view, &picture.cells);
     states(&mut out, &picture.view, &picture.cells, now);
     regions(&mut out, picture.view.topology(), beside);
+    objectives(&mut out, beside);
     own(&mut out, &picture.view, beside);
     let _ = process::write(&mut out);
     out.finish()
@@ -147,6 +153,38 @@ fn regions(out: &mut Text, t: &Topology, beside: &Beside) {
     for r in &t.regions {
         let drained = known(&r.name).map_or(r.drained, |s| s.drained.is_some());
         out.line("", &[("region", &r.name)], u64::from(drained));
+    }
+    out.family("evenkeel_last_drill_timestamp_seconds", Kind::Gauge, "When the region last passed a drill, Unix time; 0: never.");
+    for r in &t.regions {
+        let passed = beside.drills.iter().find(|(name, _)| **name == *r.name).map_or(0, |(_, at)| *at);
+        out.line("", &[("region", &r.name)], passed);
+    }
+}
+
+/// Routes without an objective have none of these.
+fn objectives(out: &mut Text, beside: &Beside) {
+    let routes = || beside.slo.iter().flat_map(|s| &s.routes);
+    let kept = || {
+        routes()
+            .flat_map(|r| [("success", &r.success), ("latency", &r.latency)].map(|(what, k)| Some((&*r.route, what, k.as_ref()?))))
+            .flatten()
+    };
+    if kept().next().is_none() {
+        return;
+    }
+    out.family(
+        "evenkeel_slo_burn_rate",
+        Kind::Gauge,
+        "The part that was bad over the part that may be; 1 spends the budget in its window.",
+    );
+    for (route, what, k) in kept() {
+        for (window, rate) in &k.burn {
+            out.line("", &[("route", route), ("objective", what), ("window", window)], *rate);
+        }
+    }
+    out.family("evenkeel_slo_budget_remaining", Kind::Gauge, "What is left of what may be bad over 30 days, 1 to 0; below 0: missed.");
+    for (route, what, k) in kept() {
+        out.line("", &[("route", route), ("objective", what)], k.budget);
     }
 }
 

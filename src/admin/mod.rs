@@ -8,8 +8,10 @@
 //! | [`server`] | the socket: bounded connections, heads in time, no waiting for stalled readers |
 //! | [`wire`] | JSON shapes, shared with the command line |
 //! | [`explain`] | one request's way, and why |
-//! | [`stranded`] | what a drain would leave without a region |
+//! | [`drills`] | live failover exercises |
+//! | [`plan`] | what a config, a drain or a loss would do |
 //! | [`incidents`] | what the journal on disk makes of itself |
+//! | [`slo`] | objectives, and how long regions and fates were out |
 //! | [`metrics`] | the page for Prometheus |
 //! | [`events`] | the event stream |
 //! | [`problem`] | errors as problem documents |
@@ -20,19 +22,22 @@
 
 pub mod api;
 pub mod dashboard;
+pub mod drills;
 pub mod events;
 pub mod explain;
 pub mod gate;
 pub mod incidents;
 pub mod metrics;
+pub mod plan;
 pub mod problem;
 pub mod server;
-pub mod stranded;
+pub mod slo;
 pub mod wire;
 
 use crate::journal::Journal;
+use crate::ledger::Ledger;
 use crate::live::{Inbox, Published};
-use crate::model::event::{Event, EventKind};
+use crate::model::event::{Actor, Event, EventKind};
 use crate::model::topology::Topology;
 use api::App;
 use std::future::Future;
@@ -54,9 +59,11 @@ pub struct Context {
     /// The newest picture.
     pub published: Arc<Published>,
     /// Reads the config file again and applies it.
-    pub reload: Box<dyn Fn() -> Reloaded + Send + Sync>,
+    pub reload: Box<dyn Fn(Actor) -> Reloaded + Send + Sync>,
     /// For its figures.
     pub journal: Option<Journal>,
+    /// What requests came to over time.
+    pub ledger: Ledger,
     /// SIGTERM came: `/readyz` says 503.
     pub leaving: Arc<AtomicBool>,
     /// Open connections by listener.
@@ -87,6 +94,8 @@ pub fn run(context: Context, listener: Option<TcpListener>) -> impl Future<Outpu
 async fn serve(app: Arc<App>, mut events: Receiver<Arc<Event>>, listener: Option<TcpListener>) {
     let mut door = Door { app: app.clone(), open: None };
     door.app.read_tokens();
+    let remembering = app.clone();
+    tokio::task::spawn_blocking(move || remembering.drills.remember(&remembering.topology().topology.journal.path));
     if let Some(listener) = listener {
         door.serve(listener);
     }

@@ -56,12 +56,12 @@ fn picture(generation: u64, t: Topology) -> Arc<Picture> {
 
 fn status_of(t: &Topology) -> Status {
     let since = When::Moment(crate::clock::now());
-    let drained = Some(Drained { by: "operator ann".into(), reason: "works".into(), until: Some(since.clone()) });
+    let drained = Some(Drained { by: "operator ann".into(), reason: "works".into(), until: Some(since.clone()), by_file: false });
     let region = |i: usize| RegionStatus {
         name: t.regions[i].name.to_string(),
         jurisdiction: None,
         state: if i == 0 { State::Tripped } else { State::Serving },
-        drained: if i == 0 { drained.clone() } else { None },
+        drained: if i == 0 && t.regions.len() > 2 { drained.clone() } else { None },
         cause: Some(Cause::Heard.to_string()),
         since: since.clone(),
     };
@@ -102,8 +102,9 @@ async fn house(mut t: Topology, tokens: Vec<Token>) -> House {
     let context = Context {
         inbox: inbox.clone(),
         published: published.clone(),
-        reload: Box::new(|| Box::pin(async { Err(vec!["a.yaml:3:5: regions.east: no such key".into(), "second".into()]) })),
+        reload: Box::new(|_| Box::pin(async { Err(vec!["a.yaml:3:5: regions.east: no such key".into(), "second".into()]) })),
         journal: None,
+        ledger: Ledger::default(),
         leaving: leaving.clone(),
         connections: Box::new(|| vec![("127.0.0.1:8080".into(), 7)]),
         certificates: Box::new(|| vec![("site \"a\"\\".into(), 1_800_000_000)]),
@@ -202,7 +203,7 @@ async fn the_last_region_is_not_drained_without_force() {
     let h = house(topology(&[("east", 1)]), vec![]).await;
     let a = ask(&h, "POST /v1/regions/east/drain", r#"{"reason": "x"}"#).await;
     assert_eq!(a.status, 409);
-    assert_eq!(a.json()["problems"], json!(["route all: no region is left that may and can serve it"]));
+    assert_eq!(a.json()["problems"], json!(["route all: no region is left that may and can serve it: only degraded answers ()"]));
     assert_eq!(ask(&h, "POST /v1/regions/east/drain", r#"{"reason": "x", "force": true}"#).await.status, 200);
     assert_eq!(h.commands.lock().len(), 1);
 }
@@ -428,4 +429,24 @@ fn ten_thousand_endpoints_take_milliseconds() {
     assert!(page.lines().count() > 10_000);
     // A debug build on a machine that builds other things besides; optimised it is about 2 ms.
     assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_plan_is_made_against_the_config_in_force() {
+    let h = house(regions(), vec![]).await;
+    let config = "version: 1\nlisteners: [{address: \"127.0.0.1:1\"}]\nregions: {east: {}, west: {weight: 0}}\n\
+                  services: {app: {pools: {east: {endpoints: [\"127.0.0.1:2\"]}, west: {endpoints: [\"127.0.0.1:3\"]}}}}\n\
+                  routes: [{name: all, service: app}]\n";
+    let a = ask(&h, "POST /v1/plan", &json!({"config": config, "lose": ["west"], "rates": {"app": "100/s"}}).to_string()).await;
+    let got = a.json();
+    assert_eq!((a.status, &got["load"]), (200, &json!("given")), "{}", a.body);
+    assert!(got["changes"].as_array().unwrap().iter().any(|c| c == "region eu removed"), "{got}");
+    // East is drained by an operator, and stays so under any config.
+    let west = &got["services"][0]["pools"][1];
+    assert_eq!((west["pool"].as_str(), west["then"].as_f64()), (Some("app/west"), Some(1.0)), "{got}");
+    assert_eq!(got["safe"], false);
+    assert!(got["reasons"][0].as_str().unwrap().starts_with("losing west: route all: no region is left"), "{got}");
+    let bad = ask(&h, "POST /v1/plan", r#"{"config": "version: 1"}"#).await;
+    assert!(bad.status == 422 && bad.json()["problems"].as_array().unwrap().len() > 2, "{}", bad.body);
+    assert_eq!(ask(&h, "POST /v1/plan", &json!({"config": config, "lose": ["mars"]}).to_string()).await.status, 400);
 }

@@ -1,8 +1,10 @@
 //! JSON shapes of the admin API, shared with the command line.
 
 use crate::clock::stamp;
-use crate::config::value::Span;
+use crate::config::value::{Rate, Span};
+pub use crate::model::event::DrillStage;
 pub use crate::model::status::{ConfigStatus, Drained, EndpointStatus, PoolStatus, RegionStatus, Status, When};
+pub use crate::whatif::drill::Came as DrillResult;
 use serde::{Deserialize, Serialize};
 
 pub use super::problem::Problem;
@@ -20,7 +22,7 @@ pub struct DrainRequest {
     /// Comes back by itself after this time.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub lasting: Option<Span>,
-    /// Even when some route is then left without a region.
+    /// Even when the regions that stay cannot carry it, or some route is left without one.
     #[serde(default)]
     pub force: bool,
 }
@@ -32,6 +34,75 @@ pub struct TripRequest {
     /// Why: goes into status and journal.
     #[serde(default)]
     pub reason: String,
+}
+
+/// `POST /v1/plan`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlanRequest {
+    /// The new config's text; none: the config file as it is on disk now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// Regions and fates whose loss is looked at; none: every one.
+    pub lose: Vec<String>,
+    /// Load by service instead of what live traffic is.
+    pub rates: std::collections::BTreeMap<String, Rate>,
+}
+
+/// `POST /v1/drills`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillRequest {
+    /// The region that is taken out as if it were lost.
+    pub region: String,
+    /// Gradually over this time; none: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Span>,
+    /// Then for so long.
+    pub hold: Span,
+    /// What ends it early: `success<99.5%`, `p99>300ms`, `shed>1%`, `degraded>2%`; `ROUTE:` in front for one route alone.
+    #[serde(default)]
+    pub abort_if: Vec<String>,
+    /// Why: goes into status and journal.
+    #[serde(default)]
+    pub reason: String,
+    /// `PUT /v1/drills/{id}` must come within this time again and again; none: the proxy sees it through by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Span>,
+    /// Even when the regions that stay cannot carry it.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A drill, under way or over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DrillReport {
+    /// Names it.
+    pub id: String,
+    /// The region.
+    pub region: String,
+    /// Who asked for it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Where it is.
+    pub stage: DrillStage,
+    /// In words: what it waits for, what it came to, or why it was aborted.
+    pub what: String,
+    /// RFC 3339.
+    pub began: String,
+    /// RFC 3339; null: it goes on.
+    pub ended: Option<String>,
+    /// Drained over this time.
+    pub over: Span,
+    /// Then held.
+    pub hold: Span,
+    /// Its guards.
+    pub abort_if: Vec<String>,
+    /// Until it is over, s.
+    pub remaining_s: f64,
+    /// What requests came to since it began, by route.
+    pub routes: Vec<DrillResult>,
 }
 
 /// `PUT /v1/freeze`.

@@ -35,6 +35,14 @@ pub enum Reply<T> {
 }
 
 impl Admin {
+    /// The API at this address.
+    pub fn at(url: String, token_file: Option<PathBuf>) -> Self {
+        Self { url, token_file }
+    }
+    /// Whether an Evenkeel is there.
+    pub fn answers(&self) -> bool {
+        self.text("/livez").is_ok_and(|page| page.trim() == "ok")
+    }
     /// Reads something.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         match self.call(Method::GET, path, &())? {

@@ -19,7 +19,7 @@ pub struct Args {
     /// Comes back by itself after this time.
     #[arg(long = "for", value_name = "DURATION")]
     lasting: Option<Span>,
-    /// Even when some route is then left without a region.
+    /// Even when the regions that stay cannot carry it, or some route is left without one.
     #[arg(long)]
     force: bool,
     /// Why: goes into status and journal.

@@ -13,14 +13,19 @@
 
 mod check;
 mod client;
+mod completions;
 mod demo;
 mod drain;
+mod drill;
 mod explain;
 mod freeze;
 mod incidents;
+mod man;
+mod plan;
 mod reset;
 mod run;
 mod schema;
+mod slo;
 mod status;
 pub mod style;
 mod trip;
@@ -48,6 +53,8 @@ enum Command {
     Demo(demo::Args),
     /// Every problem of a config and every warning. Exit 0: valid, 1: problems, 2: could not run.
     Check(check::Args),
+    /// What a config would do to the traffic: what changes, where it goes, what a loss would do. Exit 0: safe, 1: unsafe.
+    Plan(plan::Args),
     /// Which route a request takes, which regions in which order, and why.
     Explain(explain::Args),
     /// Regions, pools, shares, and why each is in its state.
@@ -56,6 +63,8 @@ enum Command {
     Drain(drain::Args),
     /// Lift a drain.
     Undrain(undrain::Args),
+    /// A live failover exercise: take a region out, watch, put it back. Exit 0: passed, 1: refused or aborted.
+    Drill(drill::Args),
     /// Take a pool out, whatever the detector thinks.
     Trip(trip::Args),
     /// Put a pool back to serving, whatever the detector thinks.
@@ -64,8 +73,14 @@ enum Command {
     Freeze(freeze::Args),
     /// What broke, how fast it was seen, when all was well again; from the journal.
     Incidents(incidents::Args),
+    /// How the objectives are kept, and how long regions and fates were out. Exit 0: kept, 1: missed.
+    Slo(slo::Args),
     /// The JSON Schema (2020-12) of the config file, for editors.
     Schema(schema::Args),
+    /// What a shell needs to complete these commands.
+    Completions(completions::Args),
+    /// The manual pages.
+    Man(man::Args),
 }
 
 impl Command {
@@ -74,15 +89,20 @@ impl Command {
             Self::Run(args) => run::run(args),
             Self::Demo(args) => demo::run_demo(&args),
             Self::Check(args) => check::run(args),
+            Self::Plan(args) => plan::run(args),
             Self::Explain(args) => explain::run(args),
             Self::Status(args) => status::run(args),
             Self::Drain(args) => drain::run(args),
             Self::Undrain(args) => undrain::run(args),
+            Self::Drill(args) => drill::run(args),
             Self::Trip(args) => trip::run(args),
             Self::Reset(args) => reset::run(args),
             Self::Freeze(args) => freeze::run(args),
             Self::Incidents(args) => incidents::run(args),
+            Self::Slo(args) => slo::run(args),
             Self::Schema(args) => schema::run(args),
+            Self::Completions(args) => completions::run(&args),
+            Self::Man(args) => man::run(&args),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::client::Admin;
 use super::style::Style;
 use super::{Failure, Outcome, Verdict, say};
 use crate::admin::wire::{EndpointStatus, PoolStatus, RegionStatus, Status, When};
+use crate::model::event::Actor;
 use crate::model::view::State;
 use jiff::Timestamp;
 use std::fmt::Write;
@@ -84,7 +85,8 @@ fn table(s: &Status, now: Timestamp, style: Style) -> String {
 fn region(r: &RegionStatus, now: Timestamp) -> Vec<String> {
     let drained = r.drained.as_ref().map_or("no".into(), |d| {
         let until = d.until.as_ref().map_or(String::new(), |t| format!(", {} left", ago(t, now)));
-        format!("by {}: {}{until}", d.by, d.reason)
+        let both = if d.by_file && d.by != Actor::File.to_string() { ", and by the config file" } else { "" };
+        format!("by {}: {}{until}{both}", d.by, d.reason)
     });
     vec![r.name.clone(), r.state.to_string(), ago(&r.since, now), drained, r.cause.clone().unwrap_or_default()]
 }
@@ -199,7 +201,7 @@ mod tests {
             since: wall("09:30:00"),
             endpoints: vec![endpoint("10.0.0.1:8080", true), endpoint("10.0.0.2:8080", up)],
         };
-        let drained = Drained { by: "operator ann".into(), reason: "power works".into(), until: Some(wall("13:30:00")) };
+        let drained = Drained { by: "operator ann".into(), reason: "power works".into(), until: Some(wall("13:30:00")), by_file: false };
         let status = Status {
             edge: "edge-1".into(),
             generation: 3,

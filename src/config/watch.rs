@@ -8,11 +8,15 @@
 //! | time | why |
 //! |---|---|
 //! | 20 ms of quiet, at most 100 ms | several writes are one change, and new weights rule within 200 ms of it |
+//! | 2 s | who asks for what was applied so shortly ago (SIGHUP after a write) is told what came of it, and it is not applied again |
 //! | every 2 s | a look without any event, for file systems that send none (NFS, some overlays) |
 //!
 //! Not done here: applying, and remembering errors. The caller gets each text once, good or bad.
 
 use super::{Loaded, Problems};
+use crate::clock;
+use crate::model::event::Actor;
+use crate::model::time::Moment;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,21 +28,24 @@ use tokio::time::timeout;
 const QUIET: Duration = Duration::from_millis(20);
 const LATEST: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_secs(2);
+const ONCE: Duration = Duration::from_secs(2);
 
 /// Hands every new text of the file to `apply`, for ever. `text` is what is in force.
 ///
-/// `reread` asks for a look without a change (SIGHUP, `POST /v1/reload`): then the text goes on even if it is the same.
+/// `reread` asks for a look without a change (SIGHUP, `POST /v1/reload`): then the text goes on even if it is the same,
+/// unless it went on just now.
 pub async fn watch(
     path: PathBuf,
     text: &str,
     mut reread: mpsc::Receiver<Ask>,
-    mut apply: impl AsyncFnMut(Result<Loaded, Problems>) -> Result<Vec<String>, Vec<String>>,
+    mut apply: impl AsyncFnMut(Result<Loaded, Problems>, Actor) -> Answer,
 ) {
     let (tell, mut told) = mpsc::channel(1);
     let mut eyes = Eyes::open(tell);
     let mut known = Known::Text(hash(text));
     // The first look is at once: the file may have changed since `text` was read.
     let mut patience = Duration::ZERO;
+    let mut last: Option<(Moment, Answer)> = None;
     loop {
         let asked = tokio::select! {
             ask = reread.recv() => match ask {
@@ -47,7 +54,8 @@ pub async fn watch(
             },
             _ = timeout(patience, told.recv()) => {
                 settle(&mut told).await;
-                None
+                // Who changes a file and asks at once is who did it.
+                reread.try_recv().ok()
             }
         };
         patience = POLL;
@@ -65,16 +73,33 @@ pub async fn watch(
         if now == known && asked.is_none() {
             continue;
         }
+        let fresh = last.as_ref().filter(|(at, _)| now == known && clock::now().since(*at) < ONCE);
+        let answer = match fresh {
+            Some((_, answer)) => answer.clone(),
+            None => {
+                let by = asked.as_ref().map_or(Actor::File, |ask| ask.by.clone());
+                let answer = apply(read.and_then(|text| super::parse(&text, &path)), by).await;
+                last = Some((clock::now(), answer.clone()));
+                answer
+            }
+        };
         known = now;
-        let answer = apply(read.and_then(|text| super::parse(&text, &path))).await;
         if let Some(ask) = asked {
-            let _ = ask.send(answer);
+            let _ = ask.reply.send(answer);
         }
     }
 }
 
-/// Somebody wants the file to be read again now, and to know what came of it: what changed, or every problem.
-pub type Ask = tokio::sync::oneshot::Sender<Result<Vec<String>, Vec<String>>>;
+/// What came of a text: what changed, one line each, or every problem.
+pub type Answer = Result<Vec<String>, Vec<String>>;
+
+/// Somebody wants the file to be read again now, and to know what came of it.
+pub struct Ask {
+    /// Who.
+    pub by: Actor,
+    /// Gets what came of it.
+    pub reply: tokio::sync::oneshot::Sender<Answer>,
+}
 
 /// What was last handed on.
 #[derive(PartialEq)]

@@ -1,7 +1,8 @@
 //! The operator's standing orders (drains, trips, freeze): what of them survives a restart.
 //!
 //! They are read off the events, so that whoever gave an order (API, drill, fleet) and however it ended
-//! (undrained, expired, reset, recovered) there is one account of it. Drains by the config file are not kept: the file is.
+//! (undrained, expired, reset, recovered) there is one account of it. Drains by the config file are not kept: the file is; nor are those of a drill: a process that
+//! dies takes it along.
 
 use crate::clock;
 use crate::model::event::{Actor, Cause, Event, EventKind};
@@ -37,7 +38,7 @@ impl Overrides {
     pub fn follow(&mut self, event: &Event) -> bool {
         let before = self.clone();
         match &event.kind {
-            EventKind::Drain { region, on: true, reason, until } if event.by != Actor::File => {
+            EventKind::Drain { region, on: true, reason, until } if !matches!(event.by, Actor::File | Actor::Drill(_)) => {
                 let standing = Standing { by: event.by.clone(), reason: reason.clone(), until: until.map(clock::wall) };
                 self.drains.insert(region.clone(), standing);
             }

@@ -117,6 +117,21 @@ async fn orders_survive_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drill_does_not_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut b = bench(dir.path());
+    b.run();
+    b.inbox.command(Command { by: Actor::Drill("d1".into()), order: drain_east().order }).await.unwrap();
+    b.inbox.command(order(Order::Freeze { on: true })).await.unwrap();
+    assert!(b.published.load().view.pools[0].drained);
+    b.inbox.leaving().await;
+    let mut again = bench(dir.path());
+    assert!(!again.published.load().view.pools[0].drained);
+    again.run();
+    assert_eq!(again.inbox.status().await.unwrap().mode, "frozen", "what operators ordered does");
+}
+
+#[tokio::test(start_paused = true)]
 async fn orders_that_cannot_be_understood_are_no_obstacle() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("overrides.json"), "{ torn").unwrap();
@@ -138,7 +153,7 @@ async fn a_reload_changes_view_and_cells_as_one_and_keeps_what_has_the_same_name
     b.inbox.command(drain_east()).await.unwrap();
     let old = b.published.load_full();
     let flight = old.cells.begin(RouteIx(0), EndpointIx(0), clock::now(), false);
-    let changes = b.inbox.reload(compiled(2, topology(&[("north", 1), ("east", 3)]))).await.unwrap();
+    let changes = b.inbox.reload(compiled(2, topology(&[("north", 1), ("east", 3)])), Actor::File).await.unwrap();
     assert!(!changes.is_empty());
     let new = b.published.load_full();
     assert_eq!((new.view.config.generation, new.view.pools.len()), (2, 2));
@@ -154,10 +169,10 @@ async fn a_refused_config_is_on_record_until_a_good_one_comes() {
     let dir = tempfile::tempdir().unwrap();
     let mut b = bench(dir.path());
     b.run();
-    b.inbox.rejected(vec!["evenkeel.yaml:3:1: no".into()]);
+    b.inbox.rejected(Actor::File, vec!["evenkeel.yaml:3:1: no".into()]);
     b.event(|k| matches!(k, EventKind::ConfigRejected { .. })).await;
     assert_eq!(b.inbox.status().await.unwrap().config.last_error.as_deref(), Some("evenkeel.yaml:3:1: no"));
-    b.inbox.reload(compiled(2, topology(&[("east", 3), ("west", 3)]))).await.unwrap();
+    b.inbox.reload(compiled(2, topology(&[("east", 3), ("west", 3)])), Actor::Operator("ann".into())).await.unwrap();
     assert_eq!(b.inbox.status().await.unwrap().config.last_error, None);
 }
 

@@ -271,6 +271,9 @@ impl<'p> Exchange<'p> {
     fn launch(&mut self, plan: Try, now: Moment) {
         let Some(slot) = self.legs.iter().position(Option::is_none) else { return };
         self.attempts += 1;
+        if plan.id > 0 {
+            self.picture.cells.route(self.index).again(plan.hedge);
+        }
         if plan.id > 0 && !plan.hedge {
             self.picture.cells.service(self.route.service).retried();
         }

@@ -39,6 +39,7 @@ fn tell(event: &Event) {
         | EventKind::Region { to: State::Tripped, .. }
         | EventKind::Endpoint { up: false, .. }
         | EventKind::EdgeSuspect { on: true, .. } => tracing::warn!(target: TARGET, event = name, %by, "{kind}"),
+        EventKind::Counts(_) => tracing::debug!(target: TARGET, event = name, %by, "{kind}"),
         _ => tracing::info!(target: TARGET, event = name, %by, "{kind}"),
     }
 }

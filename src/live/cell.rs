@@ -333,6 +333,9 @@ pub struct RouteCell {
     /// Hedges it may still start.
     pub hedges: Tokens,
     shed: AtomicU64,
+    retried: AtomicU64,
+    hedged: AtomicU64,
+    in_doubt: AtomicU64,
 }
 
 impl RouteCell {
@@ -351,9 +354,29 @@ impl RouteCell {
     pub fn shed(&self) {
         self.shed.fetch_add(1, Relaxed);
     }
+    /// Requests that came so far.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
     /// How many were.
     pub fn sheds(&self) -> u64 {
         self.shed.load(Relaxed)
+    }
+    /// An attempt beyond the first started: a retry or a hedge.
+    pub fn again(&self, hedge: bool) {
+        if hedge { &self.hedged } else { &self.retried }.fetch_add(1, Relaxed);
+    }
+    /// Retries and hedges that started so far.
+    pub fn agains(&self) -> (u64, u64) {
+        (self.retried.load(Relaxed), self.hedged.load(Relaxed))
+    }
+    /// A write was sent, and no answer came: it may have been applied.
+    pub fn doubt(&self) {
+        self.in_doubt.fetch_add(1, Relaxed);
+    }
+    /// How many of those there were.
+    pub fn doubts(&self) -> u64 {
+        self.in_doubt.load(Relaxed)
     }
     /// Requests so far that ended so.
     pub fn outcome(&self, o: RequestOutcome) -> u64 {

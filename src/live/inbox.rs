@@ -1,8 +1,9 @@
 //! The way to the control task: everything that speaks to the controller goes through here.
 
-use crate::model::event::Event;
+use crate::model::event::{Actor, Event, EventKind};
 use crate::model::signal::{Command, Probe, Refused};
 use crate::model::status::Status;
+use crate::model::time::Moment;
 use crate::model::view::Compiled;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -17,10 +18,12 @@ pub enum Message {
     Probe(Probe),
     /// An operator, a drill or the fleet said something.
     Command(Command, oneshot::Sender<Result<Vec<String>, Refused>>),
-    /// A config to apply.
-    Reload(Arc<Compiled>, oneshot::Sender<ReloadReply>),
-    /// A config file that cannot be applied: every problem, one each. The old config stays.
-    Rejected(Vec<String>),
+    /// A config to apply, and who wants it.
+    Reload(Arc<Compiled>, Actor, oneshot::Sender<ReloadReply>),
+    /// A config file that cannot be applied: who wanted it, and every problem, one each. The old config stays.
+    Rejected(Actor, Vec<String>),
+    /// Something for the record that others than the controller know of, and when it was so.
+    Note(Moment, Actor, EventKind),
     /// How do things stand?
     Status(oneshot::Sender<Status>),
     /// The process is leaving; answered when that is on record and overrides are on disk.
@@ -53,12 +56,16 @@ impl Inbox {
         self.ask(|reply| Message::Command(c, reply)).await.ok_or(Refused::Leaving)?
     }
     /// Apply a config. Answers with what changed, one line each.
-    pub async fn reload(&self, c: Arc<Compiled>) -> ReloadReply {
-        self.ask(|reply| Message::Reload(c, reply)).await.ok_or(Refused::Leaving)?
+    pub async fn reload(&self, c: Arc<Compiled>, by: Actor) -> ReloadReply {
+        self.ask(|reply| Message::Reload(c, by, reply)).await.ok_or(Refused::Leaving)?
     }
     /// A new config file cannot be applied: for status, journal and metrics.
-    pub fn rejected(&self, problems: Vec<String>) {
-        let _ = self.to.send(Message::Rejected(problems));
+    pub fn rejected(&self, by: Actor, problems: Vec<String>) {
+        let _ = self.to.send(Message::Rejected(by, problems));
+    }
+    /// Puts something on record that was so then.
+    pub fn note(&self, at: Moment, by: Actor, kind: EventKind) {
+        let _ = self.to.send(Message::Note(at, by, kind));
     }
     /// How things stand; `None`: the control task has left.
     pub async fn status(&self) -> Option<Status> {

@@ -1,5 +1,6 @@
 //! What we will remember. Only the controller makes events; log, metric, journal and event stream derive from them.
 
+use super::count::Counts;
 use super::time::Moment;
 use super::view::State;
 use serde::{Deserialize, Serialize};
@@ -142,6 +143,50 @@ pub enum EventKind {
         /// Every problem.
         problems: Vec<String>,
     },
+    /// What requests have come to so far: told while something is wrong, from shortly before it on. What has not changed since
+    /// the last of these is left out.
+    Counts(Counts),
+    /// A drill went on to its next stage.
+    Drill {
+        /// Names the drill.
+        id: String,
+        /// The region that is away, as if it were lost.
+        region: String,
+        /// What it came to.
+        stage: DrillStage,
+        /// In words.
+        what: String,
+    },
+}
+
+/// Where a drill is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrillStage {
+    /// The region is being drained.
+    Draining,
+    /// It is drained, and stays so for a while.
+    Holding,
+    /// Ended as planned.
+    Passed,
+    /// Ended early: a guard was crossed, or whoever ran it is gone.
+    Aborted,
+}
+
+impl DrillStage {
+    /// The name in API and journal.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Holding => "holding",
+            Self::Passed => "passed",
+            Self::Aborted => "aborted",
+        }
+    }
+    /// Whether it is over.
+    pub fn over(self) -> bool {
+        matches!(self, Self::Passed | Self::Aborted)
+    }
 }
 
 impl EventKind {
@@ -159,6 +204,8 @@ impl EventKind {
             Self::EdgeSuspect { .. } => "edge_suspect",
             Self::ConfigApplied { .. } => "config_applied",
             Self::ConfigRejected { .. } => "config_rejected",
+            Self::Counts(_) => "counts",
+            Self::Drill { .. } => "drill",
         }
     }
 }
@@ -185,6 +232,8 @@ impl fmt::Display for EventKind {
             Self::ConfigApplied { generation, changes } if changes.is_empty() => write!(f, "config {generation} applied"),
             Self::ConfigApplied { generation, changes } => write!(f, "config {generation} applied: {}", changes.join("; ")),
             Self::ConfigRejected { problems } => write!(f, "config refused, the old one stays: {}", problems.join("; ")),
+            Self::Counts(c) => c.fmt(f),
+            Self::Drill { region, stage, what, .. } => write!(f, "drill of {region} {}: {what}", stage.label()),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! Nothing here waits, reads a clock, rolls a die, or writes. Time is a [`time::Moment`] handed in;
 //! chance is a [`dice::Dice`] handed in.
 
+pub mod count;
 pub mod dice;
 pub mod diff;
 pub mod event;

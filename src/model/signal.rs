@@ -16,8 +16,8 @@ pub enum Signal {
     Probe(Probe),
     /// An operator (or a drill, or the fleet) said something.
     Command(Command),
-    /// A new config to apply.
-    Reload(Arc<Compiled>),
+    /// A new config to apply, and who wants it.
+    Reload(Arc<Compiled>, Actor),
 }
 
 /// What live traffic did since the last tick.
@@ -213,6 +213,11 @@ pub enum Order {
     },
     /// Lift it.
     Undrain {
+        /// Which.
+        region: RegionIx,
+    },
+    /// Lift it, and put the region back at once, whatever the ramp would say: it was well, and is needed.
+    Recall {
         /// Which.
         region: RegionIx,
     },

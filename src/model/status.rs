@@ -50,6 +50,9 @@ pub struct Drained {
     pub reason: String,
     /// Ends by itself then.
     pub until: Option<When>,
+    /// The config file drains it, too: lifting an override leaves that.
+    #[serde(default)]
+    pub by_file: bool,
 }
 
 /// One pool.

@@ -14,9 +14,14 @@
 //! **Onset** is what the edge itself could see: the last sign of life before the silence that tripped a pool. Where answers
 //! failed rather than stayed away, it is the first suspicion, ejection or trip, and the truth lies up to a window earlier.
 //!
-//! What it does not know: how many requests were harmed. That is in the metrics, by route and outcome.
+//! **Toll**: counts are put on record from shortly before the first trip on ([`toll`](super::toll)); what requests came to is counted from the
+//! last look before the onset, at most a second earlier, to the first look after the end.
+//!
+//! What it does not know: what a request meant to whoever sent it.
 
+use super::toll::{Carried, Look, Looks, Point, toll};
 use super::when::At;
+use crate::model::count::RouteCount;
 use crate::model::event::{Actor, Cause, Event, EventKind};
 use crate::model::time::Duration;
 use crate::model::view::State;
@@ -68,6 +73,12 @@ pub struct Incident {
     pub regions: Vec<String>,
     /// Every pool that tripped.
     pub pools: Vec<PoolCourse>,
+    /// What requests came to, by route.
+    pub routes: Vec<RouteCount>,
+    /// What each region carried.
+    pub carried: Vec<Carried>,
+    /// Requests over time, for a chart.
+    pub series: Vec<Point>,
     /// What happened, in order.
     pub timeline: Vec<Line>,
     /// What people and files did shortly before and meanwhile.
@@ -116,6 +127,7 @@ struct Reader {
     open: Option<Open>,
     /// The last ten minutes.
     recent: Vec<Entry>,
+    counts: Looks,
 }
 
 struct Open {
@@ -124,6 +136,7 @@ struct Open {
     first_trip: At,
     pools: BTreeMap<String, Course>,
     held: bool,
+    looks: Vec<Look>,
     /// Everything was well again then.
     well: Option<At>,
 }
@@ -139,6 +152,17 @@ struct Course {
 
 impl Reader {
     fn read(&mut self, entry: Entry) {
+        let look = match &entry.event.kind {
+            EventKind::Counts(counts) => Some(self.counts.read(entry.at, counts)),
+            EventKind::Started { .. } => Some(self.counts.anew(entry.at)),
+            _ => None,
+        };
+        if let (Some(look), Some(open)) = (look, &mut self.open) {
+            open.looks.push(look);
+        }
+        if matches!(entry.event.kind, EventKind::Counts(_)) {
+            return;
+        }
         if self.open.as_ref().is_some_and(|o| o.well.is_some_and(|w| entry.at.since(w) > APART)) {
             self.close(entry.at);
         }
@@ -150,7 +174,15 @@ impl Reader {
                 .iter()
                 .cloned()
                 .partition(|e| entry.at.since(e.at) > PRELUDE || matches!(e.event.kind, EventKind::Started { .. }));
-            let mut open = Open { entries: Vec::new(), before, first_trip: entry.at, pools: BTreeMap::new(), held: false, well: None };
+            let mut open = Open {
+                entries: Vec::new(),
+                before,
+                first_trip: entry.at,
+                pools: BTreeMap::new(),
+                held: false,
+                looks: self.counts.recent(),
+                well: None,
+            };
             entries.into_iter().for_each(|e| open.take(e));
             self.open = Some(open);
         } else if let Some(open) = &mut self.open {
@@ -225,6 +257,7 @@ impl Open {
         });
         let regions: BTreeSet<&str> =
             self.pools.iter().filter(|(_, c)| c.trips > 0).filter_map(|(p, _)| Some(p.split_once('/')?.1)).collect();
+        let toll = toll(self.looks.clone(), onset, self.well);
         let actions = self.before.iter().chain(entries.iter().copied()).filter(|e| done_by_people(&e.event));
         Incident {
             id: (self.first_trip.0 / 1_000_000).to_string(),
@@ -240,12 +273,15 @@ impl Open {
             regions: regions.into_iter().map(Into::into).collect(),
             pools: self.pools.iter().filter(|(_, c)| c.trips > 0).map(|(p, c)| c.report(p, end)).collect(),
             actions: actions.map(line).collect(),
-            questions: self.questions(&entries, onset),
+            questions: self.questions(&entries, onset, &toll.routes),
+            routes: toll.routes,
+            carried: toll.regions,
+            series: toll.series,
             timeline: entries.iter().map(|e| line(e)).collect(),
         }
     }
 
-    fn questions(&self, entries: &[&Entry], onset: At) -> Vec<String> {
+    fn questions(&self, entries: &[&Entry], onset: At, routes: &[RouteCount]) -> Vec<String> {
         let mut asked = Vec::new();
         if self.well.is_none() {
             asked.push("It goes on: these figures are not final.".into());
@@ -265,6 +301,9 @@ impl Open {
         }
         if entries.iter().any(|e| matches!(e.event.kind, EventKind::EdgeSuspect { on: true, .. })) {
             asked.push("Unrelated regions went bad together, or this process was stalled: what do they share?".into());
+        }
+        for r in routes.iter().filter(|r| r.in_doubt > 0) {
+            asked.push(format!("{} writes of route {} were sent and not answered: which of them were applied?", r.in_doubt, r.route));
         }
         for (pool, course) in &self.pools {
             if course.trips > 1 {
@@ -300,7 +339,11 @@ fn sign(e: &Event) -> Option<Duration> {
 
 fn done_by_people(e: &Event) -> bool {
     match &e.kind {
-        EventKind::ConfigApplied { .. } | EventKind::ConfigRejected { .. } | EventKind::Drain { .. } | EventKind::Freeze { .. } => true,
+        EventKind::ConfigApplied { .. }
+        | EventKind::ConfigRejected { .. }
+        | EventKind::Drain { .. }
+        | EventKind::Freeze { .. }
+        | EventKind::Drill { .. } => true,
         EventKind::Pool { cause, .. } => ordered(&e.by, cause),
         _ => false,
     }

@@ -39,6 +39,7 @@ pub fn markdown(i: &Incident) -> String {
         }
         out.push('\n');
     }
+    requests(&mut out, i);
     list(&mut out, "Config changes and operator actions", &i.actions);
     list(&mut out, "Timeline", &i.timeline);
     if !i.questions.is_empty() {
@@ -48,6 +49,27 @@ pub fn markdown(i: &Incident) -> String {
         }
     }
     out
+}
+
+/// What it cost, where counts are on record.
+fn requests(out: &mut String, i: &Incident) {
+    if i.routes.is_empty() {
+        return;
+    }
+    // A column that nobody needs is left out.
+    let names: Vec<&str> = i.routes[0].each().iter().map(|(n, _)| *n).collect();
+    let used: Vec<usize> = (0..names.len()).filter(|c| i.routes.iter().any(|r| r.each()[*c].1 > 0)).collect();
+    let heads: Vec<String> = used.iter().map(|c| names[*c].replace('_', " ")).collect();
+    let _ = writeln!(out, "## Requests\n\n| route | requests | {} |\n|---|---|{}", heads.join(" | "), "---|".repeat(used.len()));
+    for r in &i.routes {
+        let cells: Vec<String> = used.iter().map(|c| r.each()[*c].1.to_string()).collect();
+        let _ = writeln!(out, "| {} | {} | {} |", cell(&r.route), r.requests(), cells.join(" | "));
+    }
+    let _ = writeln!(out, "\n| region | answered | part | failed attempts |\n|---|---|---|---|");
+    for c in &i.carried {
+        let _ = writeln!(out, "| {} | {} | {:.1}% | {} |", cell(&c.region), c.answered, c.share * 100.0, c.failed);
+    }
+    out.push('\n');
 }
 
 fn list(out: &mut String, title: &str, lines: &[Line]) {

@@ -148,3 +148,43 @@ fn dates_are_right() {
         assert_eq!(At(us).to_string(), text);
     }
 }
+
+fn counts(ms: i64, ok: u64, failed: u64, stale: u64, east: u64, west: u64) -> Entry {
+    use crate::model::count::{Counts, PoolCount, RouteCount};
+    let routes = vec![RouteCount { route: "home".into(), ok, failed, stale, retried: failed * 2, ..RouteCount::default() }];
+    let pool = |pool: &str, ok| PoolCount { pool: pool.into(), ok, failed };
+    entry(ms, EventKind::Counts(Counts { routes, pools: vec![pool("api/east", east), pool("api/west", west)] }))
+}
+
+#[test]
+fn whom_it_hurt_is_counted_from_the_onset_to_the_end() {
+    let mut entries = outage("east", 0);
+    // Told after the trip, of the time before it; the onset lies at 0.
+    let before = [counts(-2000, 100, 5, 0, 60, 40), counts(-500, 200, 5, 0, 120, 80), counts(500, 250, 8, 4, 122, 128)];
+    entries.splice(2..2, before);
+    entries.push(counts(85_500, 1000, 9, 10, 130, 860));
+    entries.push(counts(90_000, 2000, 500, 10, 600, 900)); // after the end: no part of it
+    let got = incidents(entries, At(NOON + 3_600_000_000));
+    let i = &got[0];
+    let r = &i.routes[0];
+    assert_eq!((r.ok, r.failed, r.stale, r.retried), (800, 4, 10, 8));
+    assert_eq!(i.carried.iter().map(|c| (c.region.as_str(), c.answered)).collect::<Vec<_>>(), [("east", 10), ("west", 780)]);
+    assert_eq!(i.series.iter().map(|p| (p.requests, p.hurt, p.degraded)).collect::<Vec<_>>(), [(57, 3, 4), (757, 1, 6)]);
+    let page = tell::markdown(i);
+    let table = "| route | requests | ok | failed | stale | retried |\n|---|---|---|---|---|---|\n| home | 814 | 800 | 4 | 10 | 8 |\n";
+    assert!(page.contains(table) && page.contains("| west | 780 | 98.7% | 4 |"), "{page}");
+    assert!(!page.contains("so far"), "counts are no lines of the timeline: {page}");
+}
+
+#[test]
+fn a_restart_in_between_adds_and_takes_nothing_off() {
+    let mut entries = outage("east", 0);
+    entries.truncate(2);
+    entries.insert(2, counts(-500, 1000, 0, 0, 600, 400));
+    entries.push(counts(1000, 1100, 3, 0, 600, 500));
+    entries.push(entry(2000, EventKind::Started { version: "1".into() }));
+    entries.push(counts(3000, 1500, 1, 0, 0, 0));
+    let got = incidents(entries, At(NOON + 60_000_000));
+    // The new process knows of no trouble, so the incident ends with it.
+    assert_eq!((got[0].routes[0].ok, got[0].routes[0].failed), (100, 3));
+}

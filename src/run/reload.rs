@@ -3,10 +3,11 @@
 //! Nothing changes before everything that can fail has succeeded; then all of it changes. Whoever asks
 //! ([`Reloads::ask`]: SIGHUP, the admin API) and the file itself (`config::watch`) stand in one line.
 
-use crate::config::watch::watch;
+use crate::config::watch::{Ask, watch};
 use crate::config::{Loaded, Problems};
 use crate::edge::listener::Listeners;
 use crate::live::{Inbox, Published};
+use crate::model::event::Actor;
 use crate::model::topology::{Service, Topology};
 use crate::upstream::tls::ClientTls;
 use std::path::PathBuf;
@@ -22,13 +23,13 @@ const CERTIFICATES: Duration = Duration::from_secs(5);
 
 /// Asks for the config file to be read again.
 #[derive(Clone)]
-pub struct Reloads(mpsc::Sender<oneshot::Sender<Answer>>);
+pub struct Reloads(mpsc::Sender<Ask>);
 
 impl Reloads {
     /// Reads it again now, changed or not.
-    pub async fn ask(&self) -> Answer {
+    pub async fn ask(&self, by: Actor) -> Answer {
         let (reply, answer) = oneshot::channel();
-        let _ = self.0.send(reply).await;
+        let _ = self.0.send(Ask { by, reply }).await;
         answer.await.unwrap_or_else(|_| Err(vec!["the proxy is shutting down".into()]))
     }
 }
@@ -52,26 +53,28 @@ impl Reloader {
     pub fn start(self) -> Reloads {
         let (asks, asked) = mpsc::channel(1);
         let text = self.published.load().view.config.source.text.clone();
-        tokio::task::spawn_local(async move { watch(self.path.clone(), &text, asked, async |loaded| self.go_over(loaded).await).await });
+        tokio::task::spawn_local(
+            async move { watch(self.path.clone(), &text, asked, async |loaded, by| self.go_over(loaded, by).await).await },
+        );
         Reloads(asks)
     }
 
-    async fn go_over(&self, loaded: Result<Loaded, Problems>) -> Answer {
-        let answer = self.try_to(loaded).await;
+    async fn go_over(&self, loaded: Result<Loaded, Problems>, by: Actor) -> Answer {
+        let answer = self.try_to(loaded, by.clone()).await;
         if let Err(problems) = &answer {
-            self.inbox.rejected(problems.clone());
+            self.inbox.rejected(by, problems.clone());
         }
         answer
     }
 
-    async fn try_to(&self, loaded: Result<Loaded, Problems>) -> Answer {
+    async fn try_to(&self, loaded: Result<Loaded, Problems>, by: Actor) -> Answer {
         let old = self.published.load_full().view.config.clone();
         let loaded = loaded.map_err(|p| p.headlines())?;
         let warnings = loaded.checked.warnings.headlines();
         let config = Arc::new(loaded.compile(old.generation + 1));
         upstream_tls(&config.topology)?;
         let doors = self.listeners.prepare(&config.topology)?;
-        let mut changes = self.inbox.reload(config.clone()).await.map_err(|refused| vec![refused.to_string()])?;
+        let mut changes = self.inbox.reload(config.clone(), by).await.map_err(|refused| vec![refused.to_string()])?;
         doors.commit();
         (self.apply)(&config.topology);
         warnings.iter().for_each(|w| tracing::warn!("{w}"));

@@ -57,6 +57,8 @@ struct Drain {
     reason: String,
     since: Moment,
     over: Duration,
+    /// The part that was left when it was ordered: a drain may follow another.
+    from: f64,
     until: Option<Moment>,
 }
 
@@ -165,7 +167,7 @@ impl Controller {
                 (Ok(Vec::new()), false)
             }
             Signal::Command(c) => (self.command(now, c), true),
-            Signal::Reload(config) => (Ok(self.reload(now, config)), true),
+            Signal::Reload(config, by) => (Ok(self.reload(now, config, by)), true),
         };
         if self.sketch(now) || anew {
             self.paint(now);

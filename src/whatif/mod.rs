@@ -19,6 +19,8 @@
 //! One dice seeds everything, one queue orders everything: the same script gives the same bytes.
 
 pub mod board;
+pub mod drill;
+pub mod plan;
 pub mod plant;
 pub mod script;
 pub mod trace;

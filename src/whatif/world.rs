@@ -9,6 +9,7 @@ use super::plant::{Contact, Finished, Job, Plant, Reception};
 use super::script::{Fault, Script, What};
 use super::trace::{Fate, Note, Trace};
 use crate::model::dice::Dice;
+use crate::model::event::Actor;
 use crate::model::id::*;
 use crate::model::outcome::{Outcome, Sent};
 use crate::model::signal::{Probe, ProbeVerdict, Signal};
@@ -236,7 +237,7 @@ impl<'s> World<'s> {
                     r.view.get_or_insert_with(|| self.view.clone());
                 }
                 self.config = self.script.reloads[n].1.clone();
-                self.tell(Signal::Reload(self.config.clone()));
+                self.tell(Signal::Reload(self.config.clone(), Actor::File));
             }
             Next::Arrive { endpoint, job, poison } => self.arrive(endpoint, job, poison),
             Next::Served { endpoint, job } => self.served(endpoint, job),

@@ -56,6 +56,7 @@ function chart(id, series, unit) {
   charts[id] = new uPlot({ width: box.clientWidth || 300, height: 190, cursor: { drag: { x: false, y: false } }, scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, unit === "%" ? 100 : 1) * (unit === "%" ? 1 : 1.1)] } },
     axes: [axis, { ...axis, size: 46 }], series: [{ value: (_, v) => (v == null ? "" : new Date(v * 1000).toLocaleTimeString()) }, ...series.map((s) => ({ ...s, width: 2, points: { show: false }, value: (_, v) => (v == null ? "–" : v.toFixed(v < 10 ? 1 : 0) + " " + unit) }))] },
     [[], ...series.map(() => [])], box);
+  return charts[id];
 }
 function drawCharts() {
   const outcomes = OUTCOMES.filter((o) => o === "ok" || o === "failed" || (history.rate[o] || []).some((v) => v > 0));
@@ -71,7 +72,7 @@ function drawCharts() {
   charts["c-time"].setData([history.t, history.p50, history.p99]);
   charts["c-share"].setData([history.t, ...regions.map((r) => history.share[r])]);
 }
-addEventListener("resize", () => { for (const [id, c] of Object.entries(charts)) c.setSize({ width: $(id).clientWidth, height: 190 }); });
+addEventListener("resize", () => { for (const [id, c] of Object.entries(charts)) if ($(id)) c.setSize({ width: $(id).clientWidth, height: 190 }); });
 function push(list, value) { list.push(value); if (list.length > KEEP) list.shift(); }
 
 let previous = null;
@@ -105,7 +106,9 @@ function regions(status) {
     if (r.drained) card.append(el("p", {}, `Drained by ${r.drained.by}: ${r.drained.reason}${r.drained.until ? ", until " + clock(r.drained.until) : ""}. Its health: ${r.state}.`));
     card.append(el("p", {}, `${r.state} since ${clock(r.since)}${r.cause ? ": " + r.cause : ""}`));
     const verb = r.drained ? "undrain" : "drain";
-    card.append(el("div", { class: "row" }, el("button", { id: `${verb}-${r.name}`, onclick: () => ask(verb, r.name) }, (r.drained ? "Undrain " : "Drain ") + r.name)));
+    const row = el("div", { class: "row" }, el("button", { id: `${verb}-${r.name}`, onclick: () => ask(verb, r.name) }, (r.drained ? "Undrain " : "Drain ") + r.name));
+    if (!r.drained) row.append(el("button", { id: `drill-${r.name}`, onclick: () => askDrill(r.name) }, "Drill " + r.name));
+    card.append(row);
     return card;
   }));
 }
@@ -147,18 +150,25 @@ function flow(status) {
 function ask(verb, region) {
   $("ask-title").textContent = `${verb === "drain" ? "Drain" : "Undrain"} ${region}?`;
   $("ask-text").textContent = verb === "drain" ? `${region} gets no new requests until it is undrained. Its health goes on being measured.` : `${region} gets its share again, at once if it is healthy.`;
+  $("ask-reason").required = verb === "drain";
+  $("ask-reason").hidden = $("ask-reason-label").hidden = verb !== "drain";
   $("ask-go").textContent = `${verb === "drain" ? "Drain" : "Undrain"} ${region}`;
   $("ask-error").textContent = "";
   $("ask-reason").value = "";
+  $("ask-force").checked = false;
+  $("ask-force-label").hidden = true;
   $("ask").showModal();
   $("ask").querySelector("form").onsubmit = async (e) => {
     if (e.submitter && e.submitter.value === "no") return;
     e.preventDefault();
     try {
-      await call(`v1/regions/${encodeURIComponent(region)}/${verb}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ reason: $("ask-reason").value }) });
+      await call(`v1/regions/${encodeURIComponent(region)}/${verb}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(verb === "drain" ? { reason: $("ask-reason").value, force: $("ask-force").checked } : {}) });
       $("ask").close();
       poll();
-    } catch (error) { $("ask-error").textContent = error.message; }
+    } catch (error) {
+      $("ask-error").textContent = error.message;
+      $("ask-force-label").hidden = !error.message.includes("force");
+    }
   };
 }
 
@@ -177,6 +187,7 @@ function describe(e) {
     case "edge_suspect": return (e.on ? "edge suspect" : "no longer edge suspect") + tail;
     case "config_applied": return `config ${e.generation} applied: ${(e.changes || []).join("; ") || "no changes"}`;
     case "config_rejected": return `config refused: ${(e.problems || []).join("; ")}`;
+    case "drill": return `drill of ${e.region} ${e.stage}: ${e.what}`;
     default: return e.kind;
   }
 }
@@ -201,6 +212,7 @@ async function events() {
   if (!mine.signal.aborted) setTimeout(events, 2000);
 }
 function heard(e) {
+  if (e.kind === "counts") return;
   $("no-events").hidden = true;
   $("events").prepend(el("li", {}, el("time", {}, clock(e.time || e.wall || Date.now())), describe(e)));
   while ($("events").childElementCount > 200) $("events").lastElementChild.remove();

@@ -12,11 +12,12 @@ use axum::routing::get;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const FILES: [(&str, &str, &str); 6] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("/", "text/html; charset=utf-8", include_str!("index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("style.css")),
     ("/metrics.js", "text/javascript; charset=utf-8", include_str!("metrics.js")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("app.js")),
+    ("/operate.js", "text/javascript; charset=utf-8", include_str!("operate.js")),
     ("/vendor/uPlot.iife.min.js", "text/javascript; charset=utf-8", include_str!("vendor/uPlot.iife.min.js")),
     ("/vendor/uPlot.min.css", "text/css; charset=utf-8", include_str!("vendor/uPlot.min.css")),
 ];

@@ -22,6 +22,11 @@ impl Watched {
     async fn next(&mut self, patience: Duration) -> Option<Result<u32, usize>> {
         timeout(patience, self.heard.recv()).await.ok().flatten()
     }
+    async fn ask(&self) -> oneshot::Receiver<Answer> {
+        let (reply, answer) = oneshot::channel();
+        assert!(self.ask.send(Ask { by: Actor::Operator("ann".into()), reply }).await.is_ok());
+        answer
+    }
     async fn replace(&self, text: &str) {
         let beside = self.folder.path().join(".new");
         fs::write(&beside, text).unwrap();
@@ -36,10 +41,10 @@ fn start(prepare: impl FnOnce(&Path)) -> Watched {
     let text = fs::read_to_string(&path).unwrap();
     let ((tell, heard), (ask, asks)) = (mpsc::unbounded_channel(), mpsc::channel(1));
     tokio::task::spawn_local(async move {
-        watch(path, &text, asks, async |config| {
+        watch(path, &text, asks, async |config, by| {
             let said = config.map(|c| c.checked.topology.regions[0].weight).map_err(|p| p.0.len());
             let _ = tell.send(said);
-            said.map(|w| vec![format!("weight {w}")]).map_err(|n| vec![format!("{n} problems")])
+            said.map(|w| vec![format!("weight {w} by {by}")]).map_err(|n| vec![format!("{n} problems")])
         })
         .await;
     });
@@ -129,14 +134,28 @@ fn a_config_map_of_kubernetes_swaps_a_link() {
 fn who_asks_is_answered_even_if_nothing_changed() {
     run(async {
         let mut w = start(plain);
-        let (reply, answer) = oneshot::channel();
-        w.ask.send(reply).await.unwrap();
-        assert_eq!(answer.await.unwrap(), Ok(vec!["weight 60".to_owned()]));
+        assert_eq!(w.ask().await.await.unwrap(), Ok(vec!["weight 60 by operator ann".to_owned()]));
         assert_eq!(w.next(SOON).await, Some(Ok(60)));
         fs::write(w.file(), "no config").unwrap();
-        let (reply, answer) = oneshot::channel();
-        w.ask.send(reply).await.unwrap();
-        assert!(answer.await.unwrap().is_err());
+        assert!(w.ask().await.await.unwrap().is_err());
+    });
+}
+
+#[test]
+fn a_change_and_a_request_for_it_are_one() {
+    run(async {
+        let mut w = start(plain);
+        fs::write(w.file(), config(10)).unwrap();
+        // Asked at once: whoever asks did it. Nobody does it again, whether the event or another request comes.
+        assert_eq!(w.ask().await.await.unwrap(), Ok(vec!["weight 10 by operator ann".to_owned()]));
+        assert_eq!(w.ask().await.await.unwrap(), Ok(vec!["weight 10 by operator ann".to_owned()]));
+        assert_eq!(w.next(SOON).await, Some(Ok(10)));
+        assert_eq!(w.next(Duration::from_millis(300)).await, None);
+        // The watch was sooner: the answer is what came of it.
+        fs::write(w.file(), config(11)).unwrap();
+        assert_eq!(w.next(SOON).await, Some(Ok(11)));
+        assert_eq!(w.ask().await.await.unwrap(), Ok(vec!["weight 11 by config file".to_owned()]));
+        assert_eq!(w.next(Duration::from_millis(100)).await, None);
     });
 }
 

@@ -13,6 +13,7 @@ use crate::model::outcome::Outcome;
 use crate::model::time::Moment;
 use crate::steer::attempt::Try;
 use crate::steer::eject;
+use crate::steer::fallback::Refusal;
 use std::sync::Arc;
 
 /// An attempt has ended: the gauges are told, and a failure may take its endpoint out at once.
@@ -47,6 +48,9 @@ impl<'p> Exchange<'p> {
     pub(super) fn settle(&self, told: &Told) {
         let (topology, cells, now) = (self.picture.view.topology(), &*self.picture.cells, clock::now());
         cells.route(self.index).finished(told.outcome, now.since(self.machine.facts().started));
+        if told.why == Some(Refusal::UnknownOutcome.reason()) {
+            cells.route(self.index).doubt();
+        }
         let region = |p: PoolIx| topology.pools[p.at()].region;
         let good = told.answered_by.filter(|_| told.status < 500).map(|plan| region(plan.pool));
         let truth = self.truth.as_deref();

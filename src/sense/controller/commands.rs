@@ -8,6 +8,7 @@ impl Controller {
         match c.order {
             Order::Drain { region, reason, over, lasting } => self.drain(now, c.by, region, reason, over, lasting),
             Order::Undrain { region } => self.undrain(now, c.by, region, "lifted".into()),
+            Order::Recall { region } => self.recall(now, c.by, region),
             Order::Trip { pool, reason } => self.order_trip(now, c.by, pool, reason),
             Order::Reset { pool } => self.order_reset(now, c.by, pool),
             Order::Freeze { on } => self.freeze(now, c.by, on),
@@ -37,9 +38,12 @@ impl Controller {
     ) -> Result<Vec<String>, Refused> {
         let name = self.region_name(r)?;
         let until = lasting.map(|l| now + l);
+        // One that is fading goes on from where it is: nothing comes back to it.
+        let from = self.fade(now, r);
+        let over = if self.drained(now, r) { Duration::ZERO } else { over };
         let region = &mut self.regions[r.at()];
         region.away.get_or_insert(now);
-        region.drain = Some(Drain { by: by.clone(), reason: reason.clone(), since: now, over, until });
+        region.drain = Some(Drain { by: by.clone(), reason: reason.clone(), since: now, over, from, until });
         let mut lines = vec![if over.is_zero() { format!("{name} is drained") } else { format!("{name} is being drained over {over:?}") }];
         if let Some(l) = lasting {
             lines.push(format!("it comes back by itself after {l:?}"));
@@ -79,6 +83,15 @@ impl Controller {
             return Ok(vec![format!("the override is lifted; {name} stays drained by the config file")]);
         }
         Ok(self.welcome(now, r))
+    }
+
+    fn recall(&mut self, now: Moment, by: Actor, r: RegionIx) -> Result<Vec<String>, Refused> {
+        self.region_name(r)?;
+        if self.regions[r.at()].drain.is_some() && !self.config.topology.regions[r.at()].drained {
+            // As if it had only just gone.
+            self.regions[r.at()].away = Some(now);
+        }
+        self.undrain(now, by, r, "recalled".into())
     }
 
     /// A region is no longer drained: at once within `warm`, by the ramp after that.

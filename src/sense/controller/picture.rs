@@ -106,9 +106,9 @@ impl Controller {
     }
 
     /// What a drain in progress leaves a region.
-    fn fade(&self, now: Moment, r: RegionIx) -> f64 {
+    pub(super) fn fade(&self, now: Moment, r: RegionIx) -> f64 {
         match &self.regions[r.at()].drain {
-            Some(d) if !d.over.is_zero() => (1.0 - now.since(d.since).as_secs_f64() / d.over.as_secs_f64()).clamp(0.0, 1.0),
+            Some(d) if !d.over.is_zero() => d.from * (1.0 - now.since(d.since).as_secs_f64() / d.over.as_secs_f64()).clamp(0.0, 1.0),
             _ => 1.0,
         }
     }

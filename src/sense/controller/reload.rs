@@ -5,7 +5,7 @@ use crate::model::diff::diff;
 
 impl Controller {
     /// Apply a config. The answer is the difference in words.
-    pub(super) fn reload(&mut self, now: Moment, config: Arc<Compiled>) -> Vec<String> {
+    pub(super) fn reload(&mut self, now: Moment, config: Arc<Compiled>, by: Actor) -> Vec<String> {
         let old = std::mem::replace(&mut self.config, config.clone());
         let (was, is) = (&old.topology, &config.topology);
         let lines = diff(was, is);
@@ -75,7 +75,7 @@ impl Controller {
             let reason = "config file".to_string();
             self.record(now, Actor::File, EventKind::Drain { region: name, on: drained, reason, until: None });
         }
-        self.record(now, Actor::File, EventKind::ConfigApplied { generation: config.generation, changes: lines.clone() });
+        self.record(now, by, EventKind::ConfigApplied { generation: config.generation, changes: lines.clone() });
         for r in welcome {
             self.welcome(now, r);
         }

@@ -29,9 +29,12 @@ impl Controller {
 
     fn region_status(&self, r: RegionIx) -> RegionStatus {
         let (tr, region) = (&self.config.topology.regions[r.at()], &self.regions[r.at()]);
-        let by_file = || tr.drained.then(|| Drained { by: Actor::File.to_string(), reason: "drained: true".into(), until: None });
+        let by_file =
+            || tr.drained.then(|| Drained { by: Actor::File.to_string(), reason: "drained: true".into(), until: None, by_file: true });
         let drained = match &region.drain {
-            Some(d) => Some(Drained { by: d.by.to_string(), reason: d.reason.clone(), until: d.until.map(Into::into) }),
+            Some(d) => {
+                Some(Drained { by: d.by.to_string(), reason: d.reason.clone(), until: d.until.map(Into::into), by_file: tr.drained })
+            }
             None => by_file(),
         };
         RegionStatus {

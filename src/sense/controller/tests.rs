@@ -251,6 +251,27 @@ fn a_drain_fades_lasts_and_ends() {
 }
 
 #[test]
+fn a_recalled_region_is_back_at_once_and_a_second_drain_brings_nothing_back() {
+    let mut w = World::new(&[("east", 1, 50), ("west", 1, 50)], &[5, 5], 19);
+    w.run(2_000);
+    let second = Duration::from_secs(1);
+    let drain = |over| Order::Drain { region: RegionIx(0), reason: "drill".into(), over, lasting: None };
+    w.command(drain(10 * second)).unwrap();
+    w.run(5_000);
+    let before = w.view(EAST).share;
+    w.command(drain(20 * second)).unwrap();
+    w.run(500);
+    assert!(w.view(EAST).share <= before + 0.01, "{} after {before}", w.view(EAST).share);
+    // Longer away than `warm`.
+    w.run(80_000);
+    assert!(w.view(EAST).drained);
+    w.command(Order::Recall { region: RegionIx(0) }).unwrap();
+    assert_eq!(w.view(EAST).state, State::Serving);
+    assert!(w.view(EAST).share > 0.4, "{}", w.view(EAST).share);
+    assert!(w.command(Order::Recall { region: RegionIx(0) }).is_err());
+}
+
+#[test]
 fn observe_tells_and_moves_nothing() {
     let mut t = topology(&[("east", 1, 100), ("west", 2, 100)]);
     t.services[0].failover.mode = Mode::Observe;
@@ -294,7 +315,7 @@ fn a_reload_carries_states_over_and_says_what_changed() {
     assert_eq!(w.state(EAST), State::Tripped);
     let mut t = topology(&[("north", 1, 10), ("east", 1, 70), ("west", 2, 100), ("eu", 3, 100)]);
     t.services[0].connect_timeout = Duration::from_millis(100);
-    let lines = w.c.handle(Moment::ms(w.now), Signal::Reload(crate::sense::test_world::compiled(2, t))).unwrap();
+    let lines = w.c.handle(Moment::ms(w.now), Signal::Reload(crate::sense::test_world::compiled(2, t), Actor::File)).unwrap();
     assert!(lines.contains(&"region north added".to_string()), "{lines:?}");
     assert!(lines.contains(&"region east: weight 100 -> 70".to_string()), "{lines:?}");
     let picture = w.c.picture();
@@ -309,7 +330,7 @@ fn weights_take_effect_with_the_reload() {
     w.run(2_000);
     assert_eq!(w.sent[WEST], 0);
     let t = topology(&[("east", 1, 0), ("west", 1, 100), ("eu", 1, 0)]);
-    w.c.handle(Moment::ms(w.now), Signal::Reload(crate::sense::test_world::compiled(2, t))).unwrap();
+    w.c.handle(Moment::ms(w.now), Signal::Reload(crate::sense::test_world::compiled(2, t), Actor::File)).unwrap();
     let sent = w.sent.clone();
     w.run(1_000);
     assert_eq!(w.sent[EAST], sent[EAST]);
