@@ -34,8 +34,15 @@ doc: ## the documentation, broken links denied
 deny: ## licences, sources, banned and duplicate crates, and known vulnerabilities where the database can be had
 	./tools/deny
 
-bench: ## decision benches
-	$(CARGO) bench --locked
+# BENCH_ROUNDS and BENCH_LOADS shorten it: make bench BENCH_ROUNDS=3 BENCH_LOADS="h1 tls"
+BENCH_ROUNDS ?= 7
+BENCH_LOADS ?= h1 h1-100k tls hs h2 conn lat idle idle-tls
+bench: ## decision benches, instructions per request, and side by side with the proxies installed here; prints ratios
+	$(CARGO) bench --locked --profile quick --bench decision
+	$(CARGO) build --locked --release
+	EVENKEEL_BIN=$(CURDIR)/target/release/evenkeel benches/relay/instructions.py
+	EVENKEEL_BIN=$(CURDIR)/target/release/evenkeel benches/relay/relay.py --rounds $(BENCH_ROUNDS) --loads $(BENCH_LOADS) --refs haproxy nginx --out target/relay.md
+	@echo "report: target/relay.md, chart: target/relay.svg"
 
 ci: ## what CI runs
 	.ci/run
