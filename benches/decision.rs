@@ -96,8 +96,7 @@ impl World {
         let facts = RequestFacts { method: "GET", host, path, headers: &None_ };
         let route = self.config.routes.find(&facts).expect("a route");
         let policy = &self.config.topology.routes[route.at()];
-        let facts =
-            Facts { route, safe: true, keyed: false, upgrade: false, started: self.now, priority: policy.priority };
+        let facts = Facts { route, safe: true, keyed: false, upgrade: false, started: self.now, priority: policy.priority };
         let mut attempt = Attempt::new(facts, &self.view);
         let Step::Try(plan) = attempt.step(self.now, &self.view, &self.cells, &mut self.dice) else { panic!("no place") };
         let mut flight = self.cells.begin(route, plan.endpoint, self.now, plan.trial);
@@ -124,7 +123,8 @@ impl World {
 fn decisions(c: &mut Criterion) {
     for (endpoints, routes) in [(500, 1_000), (10_000, 5_000)] {
         let mut w = World::new(endpoints, routes);
-        let names: Vec<(String, String)> = (0..997).map(|i| i * 7 % routes).map(|r| (format!("h{}.example.com", r % 50), format!("/p{r}/x/y"))).collect();
+        let names: Vec<(String, String)> =
+            (0..997).map(|i| i * 7 % routes).map(|r| (format!("h{}.example.com", r % 50), format!("/p{r}/x/y"))).collect();
         let mut i = 0;
         c.bench_function(&format!("request/{REGIONS} regions, {endpoints} endpoints, {routes} routes"), |b| {
             b.iter(|| {

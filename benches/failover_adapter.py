@@ -19,10 +19,11 @@ class Peer(Base):
                  for r in self.regions}
         guards = [{"json": "/views", "reject": "zero_after_nonzero"}, {"json": "/likes", "reject": "zero_after_nonzero"}]
         stale = [{"stale": {"max_age": "1h"}}]
-        read = {"service": "app", "deadline": "1800ms", "attempt_timeout": "450ms", "hedge": {"after": "p95", "budget": "5%"}}
+        read = {"service": "app", "deadline": "1800ms", "attempt_timeout": "450ms", "hedge": {"after": "p95", "budget": "5%"},
+                "guards": guards}
         kinds = [
             ("feed", {"path_prefix": "/feed"}, dict(read, priority="critical", degrade=stale)),
-            ("stats", {"path_prefix": "/video/"}, dict(read, priority="normal", guards=guards, degrade=stale)),
+            ("stats", {"path_prefix": "/video/"}, dict(read, priority="normal", degrade=stale)),
             ("recommendations", {"path_prefix": "/recommendations"}, dict(read, priority="sheddable", degrade=stale)),
             ("upload", {"path_prefix": "/"}, {"service": "app", "priority": "critical", "deadline": "1900ms",
                                              "retry": {"attempts": 3, "writes": "incomplete"}}),

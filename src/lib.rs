@@ -18,6 +18,7 @@ pub mod probe;
 pub mod report;
 pub mod run;
 pub mod sense;
+pub mod spool;
 pub mod steer;
 pub mod upstream;
 pub mod whatif;

@@ -7,6 +7,7 @@
 //! probe       the probes
 //! worker-N    requests
 //! state, journal, log …   write to the disk, one thread each; nobody waits for them
+//! spool       writes that no region takes; the clients whose writes these are wait for the disk, nobody else does
 //! ```
 //!
 //! **Beginning.** Config, logs, cells and the first picture, sockets, then threads: what can fail (a bad config, a taken
@@ -27,9 +28,10 @@ use crate::edge::{self, Edge};
 use crate::journal::{self, Journal};
 use crate::ledger::{self, Ledger};
 use crate::live::{self, Beats, Inbox, Published};
-use crate::model::event::Actor;
+use crate::model::event::{Actor, EventKind};
 use crate::model::time::Duration;
 use crate::model::topology::Topology;
+use crate::spool::{self, Spool};
 use crate::{clock, logging, probe};
 use reload::Reloader;
 use std::path::{Path, PathBuf};
@@ -118,6 +120,7 @@ struct House {
     records: mpsc::Receiver<edge::access::Record>,
     admin: Option<tokio::net::TcpListener>,
     journal: Journal,
+    spool: Spool,
     log: Arc<logging::Log>,
     access: logging::access::Access,
 }
@@ -155,8 +158,9 @@ impl House {
         let control = Control::new(config.clone(), inbox.clone(), beats.clone(), state, clock::dice());
         let published = control.published();
 
+        let spool = Spool::start(spool::Settings::of(t), Box::new(on_record(inbox.clone()))).map_err(thread)?;
         let (access_log, records) = edge::access::channel();
-        let setup = edge::Setup { published: published.clone(), beats, access: access_log };
+        let setup = edge::Setup { published: published.clone(), beats, access: access_log, spool: Some(spool.clone()) };
         let edge = Edge::start(&setup, t.edge.threads).map_err(thread)?;
         if let Err(problems) = edge.listeners().apply(t) {
             edge.stop();
@@ -172,11 +176,12 @@ impl House {
 
         let access = logging::access::Access::start(t.logging.access.as_ref());
         let apply = {
-            let (log, access, journal) = (log.clone(), access.clone(), journal.clone());
+            let (log, access, journal, spool) = (log.clone(), access.clone(), journal.clone(), spool.clone());
             move |t: &Topology| {
                 log.apply(&t.logging);
                 access.apply(t.logging.access.as_ref());
                 journal.reconfigure(journal::Settings::of(t));
+                spool.configure(spool::Settings::of(t));
             }
         };
         let reloader = Reloader {
@@ -187,12 +192,12 @@ impl House {
             apply: Box::new(apply),
         };
         tell_where(t, &options.config);
-        Ok(Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, log, access })
+        Ok(Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, spool, log, access })
     }
 
     /// Lives until it is asked to leave, and leaves.
     fn live(self, mut signals: Signals) {
-        let Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, log, access } = self;
+        let Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, spool, log, access } = self;
         let leaving = Arc::new(AtomicBool::new(false));
         let (doors, certificates) = (edge.listeners().clone(), edge.listeners().clone());
         let ledger = Ledger::default();
@@ -209,6 +214,7 @@ impl House {
                 }),
                 journal: Some(journal.clone()),
                 ledger: ledger.clone(),
+                spool: Some(spool.clone()),
                 leaving: leaving.clone(),
                 connections: Box::new(move || doors.doors().iter().map(|d| (d.address.to_string(), d.open().into())).collect()),
                 certificates: Box::new(move || certificates.expiries()),
@@ -226,11 +232,25 @@ impl House {
             leave(&edge, &inbox, &published, &mut signals).await;
         });
         edge.stop();
+        spool.stop(LAST_WORDS);
         drop(alive);
         ledger.write(&state_dir);
         journal.flush(LAST_WORDS);
         access.flush(LAST_WORDS);
         log.flush(LAST_WORDS);
+    }
+}
+
+/// What the spool has to tell, on its way to the controller, which makes events of it.
+fn on_record(inbox: Inbox) -> impl Fn(spool::Told) {
+    move |told| match told {
+        spool::Told::Spooling { on, entries } => {
+            inbox.note(clock::now(), Actor::Evenkeel, EventKind::Spooling { on, entries: entries as u64 })
+        }
+        spool::Told::Open { why } => inbox.note(clock::now(), Actor::Evenkeel, EventKind::Spool { up: why.is_none(), why }),
+        spool::Told::Settled { route, state, count, id, by } => {
+            inbox.note(clock::now(), by, EventKind::SpoolWrites { route, state: state.label().into(), count: count as u64, id });
+        }
     }
 }
 

@@ -6,13 +6,14 @@ use super::gate::Gate;
 use super::problem::Problem;
 use super::server::Peer;
 use super::wire::{self, ConfigDocument, Done, DrainRequest, ExplainRequest, FreezeRequest, Status, TripRequest};
-use super::{Context, events, incidents, metrics, plan, slo};
+use super::{Context, events, incidents, metrics, plan, slo, spool};
 use crate::config::value::Span;
 use crate::model::event::Actor;
 use crate::model::id::{PoolIx, RegionIx, RegionSet};
 use crate::model::signal::{Command, Order, Refused};
 use crate::model::time::{Duration, Moment};
 use crate::model::view::Compiled;
+use crate::spool::Spool;
 use arc_swap::ArcSwap;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -77,6 +78,10 @@ impl App {
         }
         self.gate.store(Arc::new(gate));
     }
+    /// Where writes are kept.
+    pub(super) fn spool(&self) -> Option<&Spool> {
+        self.context.spool.as_ref()
+    }
     pub(super) async fn command(&self, by: &Actor, order: Order) -> Result<Vec<String>, Problem> {
         let sent = self.context.inbox.command(Command { by: by.clone(), order });
         in_time(sent).await?.map_err(|refused| match refused {
@@ -85,7 +90,7 @@ impl App {
             Refused::Leaving => Problem::new(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
         })
     }
-    fn done(&self, changes: Vec<String>) -> Json<Done> {
+    pub(super) fn done(&self, changes: Vec<String>) -> Json<Done> {
         Json(Done { changes, generation: self.topology().generation })
     }
 }
@@ -120,6 +125,9 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
         ("post", "/v1/pools/{service}/{region}/trip", post(trip)),
         ("post", "/v1/pools/{service}/{region}/reset", post(reset)),
         ("put", "/v1/freeze", put(freeze)),
+        ("get", "/v1/spool", get(spool::list)),
+        ("post", "/v1/spool/replay", post(spool::replay)),
+        ("delete", "/v1/spool/{id}", delete(spool::discard)),
     ]
 }
 
@@ -212,6 +220,7 @@ async fn scrape(State(app): Shared) -> Response {
         drills: app.drills.passed(),
         slo: Some(slo::report(&app, Duration::from_secs(30 * 86_400))),
         journal: app.context.journal.as_ref().map(crate::journal::Journal::stats).unwrap_or_default(),
+        spool: app.spool().map(Spool::stats),
     };
     let page = metrics::page(&app.context.published.load_full(), now, &beside);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()

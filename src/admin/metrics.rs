@@ -17,6 +17,7 @@ use crate::model::time::Moment;
 use crate::model::topology::Topology;
 use crate::model::view::{Live, State, View};
 use crate::report::slo::Report;
+use crate::spool;
 use std::sync::Arc;
 use text::{Kind, Text};
 
@@ -37,6 +38,8 @@ pub struct Beside {
     pub slo: Option<Report>,
     /// The journal.
     pub journal: journal::Stats,
+    /// The spool.
+    pub spool: Option<spool::Stats>,
 }
 
 /// The whole page.
@@ -209,8 +212,31 @@ fn own(out: &mut Text, view: &View, beside: &Beside) {
     out.family("evenkeel_journal_records_total", Kind::Counter, "Events for the journal, by whether they reached the disk.");
     out.line("", &[("result", "written")], beside.journal.written);
     out.line("", &[("result", "lost")], beside.journal.lost);
+    if let Some(stats) = &beside.spool {
+        spooled(out, stats);
+    }
     out.family("evenkeel_build_info", Kind::Gauge, "1, with the version.");
     out.line("", &[("version", env!("CARGO_PKG_VERSION"))], 1u64);
+}
+
+fn spooled(out: &mut Text, stats: &spool::Stats) {
+    out.family("evenkeel_spool_entries", Kind::Gauge, "Writes that wait to be replayed.");
+    out.line("", &[], stats.pending as u64);
+    out.family("evenkeel_spool_bytes", Kind::Gauge, "Room that the spool takes on disk.");
+    out.line("", &[], stats.bytes);
+    out.family("evenkeel_spool_up", Kind::Gauge, "1 while the spool's file can be used.");
+    out.line("", &[], u64::from(stats.trouble.is_none()));
+    out.family("evenkeel_spool_writes", Kind::Gauge, "Writes in the spool by where they stand.");
+    for (state, n) in &stats.states {
+        out.line("", &[("state", state)], *n as u64);
+    }
+    out.family("evenkeel_spool_accepted_total", Kind::Counter, "Writes for the spool, by whether they were acknowledged.");
+    out.line("", &[("result", "kept")], stats.kept);
+    out.line("", &[("result", "refused")], stats.refused);
+    out.family("evenkeel_spool_replays_total", Kind::Counter, "Replays by what came of them.");
+    for (result, n) in &stats.replays {
+        out.line("", &[("result", result)], *n);
+    }
 }
 
 /// Every pool with its labels.

@@ -12,6 +12,7 @@
 //! | [`plan`] | what a config, a drain or a loss would do |
 //! | [`incidents`] | what the journal on disk makes of itself |
 //! | [`slo`] | objectives, and how long regions and fates were out |
+//! | [`spool`] | what waits in the spool |
 //! | [`metrics`] | the page for Prometheus |
 //! | [`events`] | the event stream |
 //! | [`problem`] | errors as problem documents |
@@ -32,6 +33,7 @@ pub mod plan;
 pub mod problem;
 pub mod server;
 pub mod slo;
+pub mod spool;
 pub mod wire;
 
 use crate::journal::Journal;
@@ -39,6 +41,7 @@ use crate::ledger::Ledger;
 use crate::live::{Inbox, Published};
 use crate::model::event::{Actor, Event, EventKind};
 use crate::model::topology::Topology;
+use crate::spool::Spool;
 use api::App;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -64,6 +67,8 @@ pub struct Context {
     pub journal: Option<Journal>,
     /// What requests came to over time.
     pub ledger: Ledger,
+    /// Where writes are kept.
+    pub spool: Option<Spool>,
     /// SIGTERM came: `/readyz` says 503.
     pub leaving: Arc<AtomicBool>,
     /// Open connections by listener.

@@ -105,6 +105,7 @@ async fn house(mut t: Topology, tokens: Vec<Token>) -> House {
         reload: Box::new(|_| Box::pin(async { Err(vec!["a.yaml:3:5: regions.east: no such key".into(), "second".into()]) })),
         journal: None,
         ledger: Ledger::default(),
+        spool: None,
         leaving: leaving.clone(),
         connections: Box::new(|| vec![("127.0.0.1:8080".into(), 7)]),
         certificates: Box::new(|| vec![("site \"a\"\\".into(), 1_800_000_000)]),

@@ -127,6 +127,61 @@ pub struct ExplainRequest {
     pub headers: std::collections::BTreeMap<String, String>,
 }
 
+/// `POST /v1/spool/replay`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpoolReplayRequest {
+    /// One write, also one that was refused or has expired; none: everything that waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// `GET /v1/spool`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    /// Writes that wait.
+    pub pending: usize,
+    /// Room taken on disk, bytes.
+    pub bytes: u64,
+    /// Writes by where they stand.
+    pub states: std::collections::BTreeMap<String, usize>,
+    /// Records that cannot be read.
+    pub damaged: usize,
+    /// Why the spool takes no writes now.
+    pub trouble: Option<String>,
+    /// Some of them, oldest first.
+    pub entries: Vec<SpoolEntry>,
+}
+
+/// One write of [`SpoolStatus`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpoolEntry {
+    /// The order of acceptance.
+    pub seq: u64,
+    /// As in the address of its status page.
+    pub id: String,
+    /// pending, applied, refused, expired, dropped or damaged.
+    pub state: String,
+    /// Its route.
+    pub route: String,
+    /// Its method.
+    pub method: String,
+    /// Host, path and query.
+    pub target: String,
+    /// Of the request.
+    pub bytes: u64,
+    /// When it was acknowledged.
+    pub accepted_at: String,
+    /// When it is given up.
+    pub expires_at: String,
+    /// When it came to where it stands.
+    pub settled_at: Option<String>,
+    /// What the backend answered.
+    pub result: Option<u16>,
+    /// Why it stands there.
+    pub why: Option<String>,
+}
+
 /// The answer of everything that changes something.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Done {

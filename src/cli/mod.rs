@@ -26,6 +26,7 @@ mod reset;
 mod run;
 mod schema;
 mod slo;
+mod spool;
 mod status;
 pub mod style;
 mod trip;
@@ -75,6 +76,8 @@ enum Command {
     Incidents(incidents::Args),
     /// How the objectives are kept, and how long regions and fates were out. Exit 0: kept, 1: missed.
     Slo(slo::Args),
+    /// Writes that wait to be replayed: list them, replay them now, let one go.
+    Spool(spool::Args),
     /// The JSON Schema (2020-12) of the config file, for editors.
     Schema(schema::Args),
     /// What a shell needs to complete these commands.
@@ -100,6 +103,7 @@ impl Command {
             Self::Freeze(args) => freeze::run(args),
             Self::Incidents(args) => incidents::run(args),
             Self::Slo(args) => slo::run(args),
+            Self::Spool(args) => spool::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(&args),
             Self::Man(args) => man::run(&args),

@@ -10,8 +10,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("fleet", "each edge stands alone; `fleet: null`"),
     ("tracing", "requests carry traceparent on, but no spans are sent; `tracing: null`"),
     ("services.*.pools.*.dns", "endpoints are addresses; list them under `endpoints:`"),
-    ("routes.[].guards.[].mask", "a guard rejects the answer; `mask: false`"),
-    ("routes.[].degrade.[].spool", "writes that no region takes are refused; take this entry out"),
     ("stale.persist", "copies are kept in memory; `persist: false`"),
 ];
 

@@ -56,6 +56,19 @@ impl Reply {
         Self { status, headers, body: Bytes::new(), outcome: RequestOutcome::Ok, keep_alive: true, why: None }
     }
 
+    /// JSON of our own that is no error.
+    pub(crate) fn json(status: u16, fields: impl IntoIterator<Item = (&'static str, String)>, body: &serde_json::Value) -> Self {
+        let mut reply = Self::plain(status, fields.into_iter().map(|(name, value)| (name, Cow::Owned(value))).collect());
+        reply.headers.push(("Content-Type", Cow::Borrowed("application/json")));
+        reply.headers.push(("Cache-Control", Cow::Borrowed("no-store")));
+        reply.headers.push(("Proxy-Status", Cow::Borrowed("evenkeel")));
+        reply.body = Bytes::from(format!("{body}\n"));
+        if status >= 400 {
+            reply.outcome = RequestOutcome::ClientError;
+        }
+        reply
+    }
+
     fn kept(mut self) -> Self {
         self.keep_alive = true;
         self
@@ -105,6 +118,18 @@ pub(crate) fn late_head() -> Reply {
 
 pub(crate) fn too_many() -> Reply {
     let mut reply = Reply::error(429, "http_request_denied", "too many requests from this address").kept();
+    reply.headers.push(("Retry-After", Cow::Borrowed("1")));
+    reply
+}
+
+/// The same `Idempotency-Key` on another write.
+pub(crate) fn key_reused() -> Reply {
+    Reply::error(422, "http_request_error", "this Idempotency-Key was used for another request: method, target or body differ").kept()
+}
+
+/// The same write is still under way, for longer than its repeat may wait.
+pub(crate) fn in_progress() -> Reply {
+    let mut reply = Reply::error(409, "http_request_denied", "a request with this Idempotency-Key is still under way").kept();
     reply.headers.push(("Retry-After", Cow::Borrowed("1")));
     reply
 }

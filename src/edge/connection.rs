@@ -24,6 +24,7 @@ use super::exchange;
 use super::h1::H1;
 use super::listener::{Door, Settings};
 use super::proxy;
+use super::replay::Note;
 use super::socket::Socket;
 use super::worker::Worker;
 use crate::clock;
@@ -52,15 +53,17 @@ pub(crate) struct Guest {
     pub(crate) trusted: bool,
     /// It came over TLS.
     pub(crate) https: bool,
-    /// It showed a client certificate.
-    pub(crate) certified: bool,
+    /// The digest of the client certificate it showed; empty: it showed none.
+    pub(crate) certificate: Box<[u8]>,
+    /// It is a write from the spool: where to say what became of it.
+    pub(crate) replay: Option<Note>,
     pub(crate) settings: Arc<Settings>,
 }
 
 impl Guest {
     pub(crate) fn new(address: IpAddr, settings: Arc<Settings>) -> Self {
         let address = address.to_canonical();
-        Self { address, trusted: settings.trusts(address), https: false, certified: false, settings }
+        Self { address, trusted: settings.trusts(address), https: false, certificate: Box::default(), replay: None, settings }
     }
 
     /// Who asks: behind proxies that are trusted, the last address in `X-Forwarded-For` that is not one of theirs.
@@ -123,7 +126,7 @@ pub(super) async fn serve(worker: Rc<Worker>, tcp: TcpStream, mut guest: Guest, 
     let Some(tls) = guest.settings.tls.clone() else { return http1(&worker, &guest, Box::new(socket)).await };
     let Ok(Ok(stream)) = tokio::time::timeout(handshake, tls.acceptor.tls_handshake(socket)).await else { return };
     guest.https = true;
-    guest.certified = stream.get_ssl_digest().is_some_and(|d| !d.cert_digest.is_empty());
+    guest.certificate = stream.get_ssl_digest().map(|d| d.cert_digest.clone().into()).unwrap_or_default();
     let h2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
     if h2 {
         super::h2::serve(worker.clone(), Rc::new(guest), Box::new(stream)).await

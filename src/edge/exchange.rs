@@ -14,15 +14,17 @@
 
 mod ending;
 mod facts;
+mod keeping;
 pub(super) mod record;
 
 use super::alarm::Alarm;
 use super::answer::{self, Reply};
 use super::connection::Guest;
 use super::downstream::{Downstream, Ending};
+use super::keep::{self, Keeping};
 use super::leg::{Early, Leg, Message, Turn};
 use super::message::Ids;
-use super::truth::Truth;
+use super::truth::{Truth, Unbelieved};
 use super::upload::{Fault, Upload};
 use super::worker::{Kept, Worker};
 use super::{access, message};
@@ -31,8 +33,9 @@ use crate::http1::{BodyFraming, RequestHead, ResponseHead};
 use crate::live::{Flight, Picture};
 use crate::model::id::{PoolIx, RouteIx};
 use crate::model::outcome::{Outcome, RequestOutcome, Sent};
-use crate::model::policy::{Route, Writes};
+use crate::model::policy::{Priority, Route, Writes};
 use crate::model::time::{Duration, Moment};
+use crate::model::view::State;
 use crate::steer::attempt::{Attempt, Step, Try};
 use crate::steer::classify;
 use crate::steer::fallback::Refusal;
@@ -49,12 +52,16 @@ const HALF_CLOSED: Duration = Duration::from_secs(1);
 /// Answer one request.
 pub(crate) async fn run(worker: &Rc<Worker>, guest: &Guest, request: &RequestHead, mut down: Downstream<'_>, alarm: &mut Alarm) -> Ending {
     let (picture, began) = (worker.picture(), clock::now());
-    let found = match before_routing(worker, guest, &picture, request, began) {
-        Some(reply) => Err(reply),
-        None => picture.view.config.routes.find(&request.facts()).ok_or_else(answer::no_route),
+    let found = match (before_routing(worker, guest, &picture, request, began), keep::status_page(request)) {
+        (Some(reply), _) => Err(reply),
+        (None, Some(id)) => Err(keep::page(worker.spool.as_ref(), id, request).await),
+        (None, None) => picture.view.config.routes.find(&request.facts()).ok_or_else(answer::no_route),
     };
+    let keyed = found.as_ref().ok().and_then(|route| keep::with_key(&picture.view.topology().routes[route.at()], request));
     let mut x = match found {
-        Ok(route) => Exchange::new(worker, guest, &picture, request, route, down, alarm, began),
+        Ok(route) => {
+            Exchange::new(worker, guest, &picture, (keyed.as_ref().unwrap_or(request), keyed.is_some()), route, down, alarm, began)
+        }
         Err(reply) => {
             down.say(&reply);
             let ending = flushed(&mut down, alarm, picture.view.topology().limits.body_timeout).await;
@@ -62,10 +69,14 @@ pub(crate) async fn run(worker: &Rc<Worker>, guest: &Guest, request: &RequestHea
             return ending;
         }
     };
-    let told = match x.attempt().await {
-        Verdict::Answer(won) => x.relay(won).await,
-        Verdict::Refused(why) => x.degrade(why).await,
-        Verdict::Client(fault) => x.blame(fault).await,
+    let known = if x.keeping.is_some() { x.known().await } else { None };
+    let told = match known {
+        Some(told) => told,
+        None => match x.attempt().await {
+            Verdict::Answer(won) => x.relay(won).await,
+            Verdict::Refused(why) => x.degrade(why).await,
+            Verdict::Client(fault) => x.blame(fault).await,
+        },
     };
     x.settle(&told);
     told.ending
@@ -74,7 +85,10 @@ pub(crate) async fn run(worker: &Rc<Worker>, guest: &Guest, request: &RequestHea
 /// What is answered without asking a route.
 fn before_routing(worker: &Worker, guest: &Guest, picture: &Picture, request: &RequestHead, now: Moment) -> Option<Reply> {
     let limits = &picture.view.topology().limits;
-    if limits.requests_per_client.is_some_and(|rate| !guest.trusted && !worker.clients.may_ask(guest.address, rate, now)) {
+    if limits
+        .requests_per_client
+        .is_some_and(|rate| !guest.trusted && guest.replay.is_none() && !worker.clients.may_ask(guest.address, rate, now))
+    {
         return Some(answer::too_many());
     }
     if matches!((request.framing, limits.body_bytes), (BodyFraming::Length(n), Some(most)) if n > most) {
@@ -154,8 +168,14 @@ pub(super) struct Exchange<'p> {
     legs: [Option<Leg<'p>>; 2],
     /// A failing answer, held while something better is looked for.
     held: Option<Answer>,
+    /// It can be served once what is not believed in it is masked.
+    maskable: bool,
+    /// Attempts whose answers nobody can judge yet.
+    unsure: SmallVec<[(Try, Flight<'p>); 1]>,
     /// Last good copies and guards, where the route has any.
     truth: Option<Box<Truth<'p>>>,
+    /// The spool, where the route and the request have a claim to it.
+    keeping: Option<Box<Keeping<'p>>>,
     /// Pools in which an attempt failed.
     failed: SmallVec<[PoolIx; 2]>,
     ids: Ids,
@@ -171,7 +191,7 @@ impl<'p> Exchange<'p> {
         worker: &'p Rc<Worker>,
         guest: &'p Guest,
         picture: &'p Kept,
-        request: &'p RequestHead,
+        (request, made): (&'p RequestHead, bool),
         index: RouteIx,
         down: Downstream<'p>,
         alarm: &'p mut Alarm,
@@ -180,7 +200,10 @@ impl<'p> Exchange<'p> {
         let topology = picture.view.topology();
         let route = &topology.routes[index.at()];
         picture.cells.route(index).arrived();
-        let facts = facts::facts(request, index, route, began);
+        let mut facts = facts::facts(request, index, route, began);
+        if guest.replay.is_some() {
+            facts.priority = Priority::Sheddable;
+        }
         let streaming = !matches!(request.framing, BodyFraming::None | BodyFraming::Length(0));
         let mut machine = Attempt::new(facts, &picture.view).with_affinity(facts::affinity(topology, route, request, guest));
         let upload = if streaming {
@@ -203,7 +226,10 @@ impl<'p> Exchange<'p> {
             machine,
             legs: [None, None],
             held: None,
+            maskable: false,
+            unsure: SmallVec::new(),
             truth: Truth::of(worker, picture, route, request, guest),
+            keeping: Keeping::of(worker, picture, route, request, guest, made),
             failed: SmallVec::new(),
             ids,
             began,
@@ -242,6 +268,7 @@ impl<'p> Exchange<'p> {
                 Event::Turn(_, Turn::Client(fault)) => return Verdict::Client(fault),
                 Event::Uploaded => {
                     self.streaming = false;
+                    self.tell_asks();
                     self.machine.complete(&self.picture.view, clock::now());
                 }
                 Event::Gone => return Verdict::Client(Fault::Gone),
@@ -358,12 +385,11 @@ impl<'p> Exchange<'p> {
         let (now, plan) = (clock::now(), leg.plan);
         let retry_after = head.status == 503 && head.head.get("retry-after").is_some();
         let mut outcome = classify::status(head.status, retry_after, self.route);
-        // What a guard rejects is worth nothing, but for one that only lacks something to be compared with.
-        let mut worth_holding = true;
-        if let (Outcome::Ok, Some(truth), Some(read)) = (outcome, &mut self.truth, early.as_ref().filter(|e| e.ended))
-            && let Err(sure) = truth.judge(&self.picture.cells, self.index, plan.pool, &read.body, now)
-        {
-            (outcome, worth_holding) = (Outcome::Guard, !sure);
+        let mut unbelieved = None;
+        if let (Outcome::Ok, Some(truth), Some(read)) = (outcome, &mut self.truth, early.as_ref().filter(|e| e.ended)) {
+            let unproven = plan.trial || self.picture.view.pools[plan.pool.at()].state != State::Serving;
+            unbelieved = truth.judge(&self.picture.cells, self.index, (plan.pool, unproven), &read.body, now).err();
+            outcome = unbelieved.map_or(outcome, |_| Outcome::Guard);
         }
         let (flight, conn) = leg.into_parts();
         let (conn, next) = conn?;
@@ -378,15 +404,28 @@ impl<'p> Exchange<'p> {
         let accepted = match outcome {
             Outcome::Guard => false,
             // The last good copy goes before a failing answer.
-            Outcome::Status(_) | Outcome::Overload(503) if self.truth.as_ref().is_some_and(|t| t.has_copy()) => false,
+            Outcome::Status(_) | Outcome::Overload(503) if self.maskable || self.truth.as_ref().is_some_and(|t| t.has_copy()) => false,
+            // And so does the spool, before one that another attempt might mend.
+            Outcome::Status(s) | Outcome::Overload(s @ 503)
+                if self.keeping.is_some() && self.upload.is_kept() && self.route.retry.statuses.contains(&s) =>
+            {
+                false
+            }
             _ => self.machine.accepts(&self.picture.view, outcome),
         };
         if accepted {
             return Some(Won { answer, flight, outcome });
         }
-        self.landed(plan, flight, outcome, now);
+        if unbelieved == Some(Unbelieved::Unsure) {
+            // Whether that speaks against the pool is known when another one was asked.
+            self.unsure.push((plan, flight));
+        } else {
+            self.landed(plan, flight, outcome, now);
+        }
         self.machine.ended(plan.id, outcome, Sent::Complete, now);
-        if worth_holding && self.held.as_ref().is_none_or(|held| held.head.status >= 400) {
+        self.maskable |= unbelieved == Some(Unbelieved::Maskable);
+        // What a guard rejects is worth nothing, but for what can be masked, or only lacks something to be compared with.
+        if unbelieved != Some(Unbelieved::Wrong) && self.held.as_ref().is_none_or(|held| held.head.status >= 400) {
             self.held = Some(answer);
         }
         None

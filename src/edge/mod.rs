@@ -20,6 +20,7 @@
 //! | `message`, `answer` | heads towards endpoints; what the proxy says itself |
 //! | [`access`] | what is written down about a request |
 //! | [`stale`] | last good copies |
+//! | `keep`, `once`, `replay` | writes into the spool, the same write twice at once, writes out of the spool |
 //!
 //! Both directions of a request, its attempts and its timer are polled by one task: nothing is sent or locked per request,
 //! nothing is spawned but for a loser that lingers, and whatever is dropped is over.
@@ -33,12 +34,15 @@ mod downstream;
 mod exchange;
 mod h1;
 mod h2;
+mod keep;
 mod leg;
 mod linger;
 pub mod listener;
 mod message;
+mod once;
 mod proxy;
 mod relay;
+mod replay;
 mod socket;
 pub mod stale;
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl World {
         let view = View { version: 1, config, edge_suspect: false, pools: vec![pool; pools], tables: vec![table] };
         let published = Arc::new(Published::new(Arc::new(Picture { view: Arc::new(view), cells })));
         let (access, _) = access::channel();
-        let setup = Setup { published: published.clone(), beats: Arc::new(Beats::new(1)), access };
+        let setup = Setup { published: published.clone(), beats: Arc::new(Beats::new(1)), access, spool: None };
         let asked = Rc::new(RefCell::new(Vec::new()));
         let worker = Worker::alone(&setup, Pipes { does: does.into(), asked: asked.clone() });
         Self { worker, published, asked }

@@ -5,14 +5,14 @@
 //! answer ─▶ (JSON on a guarded route: read whole) ─▶ judged against the last good copy
 //!              believed ─▶ relayed, and kept          rejected ─▶ another region
 //!                                                        another one agrees ─▶ it is the truth: relayed, and kept
-//!                                                        nobody is believed ─▶ the last good copy, marked
+//!                                                        nobody is believed ─▶ fields masked, or the last good copy; marked
 //! ```
 //!
 //! The rules are pure and live in [`steer::lastgood`](lastgood) and [`steer::guard`](guard); this room
 //! asks them on behalf of one request, and the process's [`Store`] for copies.
 //!
 //! Copies are kept, and served, only where this edge stands in the route's residency, and only if the copy's own region
-//! is (still) allowed. A doubtful pool (several rejections within seconds) has its zeros without a past cross-checked as
+//! is (still) allowed. A doubtful pool (two rejections within seconds, or one that has yet to prove itself again) has its zeros without a past cross-checked as
 //! well; where there is nobody to ask, such an answer goes out, for it may well be true.
 //!
 //! Not judged, and let through: other statuses than 200, other types than JSON, coded bodies (guarded routes ask for none), and
@@ -63,6 +63,17 @@ struct Rejected {
     agreed: bool,
 }
 
+/// Why an answer is not taken as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unbelieved {
+    /// It contradicts the past, or itself.
+    Wrong,
+    /// Likewise, but only in fields that can be masked.
+    Maskable,
+    /// There is nothing to compare it with, and its pool is in doubt: ask once more elsewhere.
+    Unsure,
+}
+
 /// One request's part in it.
 pub(super) struct Truth<'p> {
     topology: &'p Topology,
@@ -107,8 +118,15 @@ impl<'p> Truth<'p> {
         self.topology.pools[pool.at()].region
     }
 
-    /// Whether a whole answer of this pool is believed. `Err(true)`: it is not; `Err(false)`: it should be asked for once more elsewhere.
-    pub(super) fn judge(&mut self, cells: &Cells, route: RouteIx, pool: PoolIx, body: &[u8], now: Moment) -> Result<(), bool> {
+    /// Whether a whole answer of this pool is believed. `unproven`: the pool was out and has yet to prove itself.
+    pub(super) fn judge(
+        &mut self,
+        cells: &Cells,
+        route: RouteIx,
+        (pool, unproven): (PoolIx, bool),
+        body: &[u8],
+        now: Moment,
+    ) -> Result<(), Unbelieved> {
         // What is no JSON has none of the fields.
         let answer = serde_json::from_slice(body).unwrap_or(Value::Null);
         if self.before.is_none() {
@@ -118,7 +136,7 @@ impl<'p> Truth<'p> {
         let (before, guards) = (self.before.as_ref().and_then(Option::as_ref), &self.route.guards);
         let (rejection, sure) = match guard::judge(guards, &answer, before) {
             Err(rejection) => (rejection, true),
-            Ok(()) if before.is_some() || !cells.pool(pool).doubted(now) => return Ok(()),
+            Ok(()) if before.is_some() || !(unproven || cells.pool(pool).doubted(now)) => return Ok(()),
             Ok(()) => match guard::doubt(guards, &answer) {
                 Err(rejection) => (rejection, false),
                 Ok(()) => return Ok(()),
@@ -136,8 +154,34 @@ impl<'p> Truth<'p> {
             cells.guard_rejected(route, rejection.guard);
             cells.pool(pool).rejected(now);
         }
+        let mask = guards[rejection.guard].mask;
         self.rejected.push(Rejected { pool, region, rejection, sure, agreed: false });
-        Err(sure)
+        Err(match (sure, mask) {
+            (false, _) => Unbelieved::Unsure,
+            (true, true) => Unbelieved::Maskable,
+            (true, false) => Unbelieved::Wrong,
+        })
+    }
+
+    /// An answer that was not believed, without what was not believed in it, and marked; `None`: that cannot be taken out.
+    pub(super) fn mask(&self, head: &mut ResponseHead, body: &[u8]) -> Option<Bytes> {
+        let mut answer: Value = serde_json::from_slice(body).ok()?;
+        let before = self.before.as_ref().and_then(Option::as_ref);
+        let masked = guard::mask(&self.route.guards, &mut answer, before);
+        if masked.is_empty() || guard::judge(&self.route.guards, &answer, before).is_err() {
+            return None;
+        }
+        let body = Bytes::from(serde_json::to_vec(&answer).ok()?);
+        // What was said of the other body does not hold for this one.
+        for name in ["etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges", "content-length"] {
+            head.head.remove(name);
+        }
+        let printable = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
+        let fields: Vec<String> = masked.iter().map(|at| at.chars().filter(|c| printable(*c)).collect()).collect();
+        head.head.append("Cache-Control", "no-store");
+        head.head.append("Evenkeel-Degraded", format!("masked; fields=\"{}\"", fields.join(" ")));
+        (head.framing, head.length) = (BodyFraming::Length(body.len() as u64), Some(body.len() as u64));
+        Some(body)
     }
 
     /// Whether another region said the same as this pool, of which the answer was not believed.
@@ -242,7 +286,7 @@ fn key(route: &Route, rule: &StaleRule, request: &RequestHead, guest: &Guest) ->
         host: &request.authority().to_ascii_lowercase(),
         target: &target,
         fields: &request.head,
-        certificate: guest.certified,
+        certificate: !guest.certificate.is_empty(),
     };
     lastgood::key(&route.name, rule, &asked)
 }
@@ -284,6 +328,14 @@ pub(super) struct Collect {
 }
 
 impl Collect {
+    /// The body alone.
+    pub(super) fn plain(most: u64) -> Self {
+        Self { names: Vec::new(), status: 0, fields: Vec::new(), body: BytesMut::new(), most, ended: false }
+    }
+    /// The whole body; `None`: it was too large, or did not come to its end.
+    pub(super) fn into_body(self) -> Option<Bytes> {
+        self.ended.then(|| self.body.freeze())
+    }
     /// A piece of its body.
     pub(super) fn data(&mut self, data: &[u8]) {
         if (self.body.len() + data.len()) as u64 > self.most {

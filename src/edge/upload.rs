@@ -126,6 +126,21 @@ impl Upload {
         at >= self.first
     }
 
+    /// Whether it is kept from its first byte on, so far.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.whole() && (self.store.is_some() || self.complete())
+    }
+
+    /// What is here of it.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(|p| &p[..])
+    }
+
+    /// Whether it ended with trailers.
+    pub(crate) fn has_trailers(&self) -> bool {
+        matches!(self.end, Some(Some(_)))
+    }
+
     /// What part `at` (counted from 0) is; reads from the client where it is not here yet. `Part::End` has no number of its own.
     pub(crate) fn poll(&mut self, at: usize, down: &mut Downstream<'_>, cx: &mut Context<'_>) -> Poll<Result<Part, Fault>> {
         debug_assert!(self.has(at), "part {at} of the body is gone");

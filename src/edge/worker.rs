@@ -8,14 +8,16 @@
 
 use super::clients::Clients;
 use super::listener::{Accept, Door, Listeners, REST, judge};
+use super::once::Once;
 use super::stale::Copies;
 use super::upload::ReplayStore;
-use super::{access, connection};
+use super::{access, connection, replay};
 use crate::clock;
 use crate::live::{Beats, Picture, Published};
 use crate::model::dice::Dice;
 use crate::model::id::{EndpointIx, ServiceIx};
 use crate::model::topology::{IdleConnections, Protocol, ServiceTls};
+use crate::spool::Spool;
 use crate::upstream::tls::ClientTls;
 use crate::upstream::{Dial, Pool, Target, TcpDial};
 use std::cell::{Cell, RefCell};
@@ -39,6 +41,8 @@ pub struct Setup {
     pub beats: Arc<Beats>,
     /// Where records of requests go.
     pub access: Arc<access::Log>,
+    /// Where writes are kept that no region can take; `None`: nowhere.
+    pub spool: Option<Spool>,
 }
 
 /// The request side of the process.
@@ -117,6 +121,7 @@ struct Shared {
     clients: Arc<Clients>,
     replay: Arc<ReplayStore>,
     copies: Arc<Copies>,
+    once: Arc<Once>,
 }
 
 /// A picture counted by one thread alone.
@@ -134,6 +139,8 @@ pub(crate) struct Worker {
     pub(crate) clients: Arc<Clients>,
     pub(crate) replay: Arc<ReplayStore>,
     pub(crate) copies: Arc<Copies>,
+    pub(crate) once: Arc<Once>,
+    pub(crate) spool: Option<Spool>,
     pub(crate) access: Arc<access::Log>,
     /// Losers that are still listened to.
     pub(crate) lingering: Cell<usize>,
@@ -161,6 +168,8 @@ impl Worker {
             clients: shared.clients.clone(),
             replay: shared.replay.clone(),
             copies: shared.copies.clone(),
+            once: shared.once.clone(),
+            spool: setup.spool.clone(),
             access: setup.access.clone(),
             lingering: Cell::default(),
             kept: RefCell::new(Rc::new(setup.published.load_full())),
@@ -193,6 +202,9 @@ impl Worker {
             });
             spawn_local(accept_all(worker.clone(), doors));
             spawn_local(housekeep(worker.clone()));
+            if let Some(spool) = worker.spool.clone().filter(|_| index == 0) {
+                spawn_local(replay::run(worker.clone(), spool));
+            }
             worker.follow(phase).await;
         });
         beats.gone(index);

@@ -34,10 +34,14 @@ fn tell(event: &Event) {
     let (kind, by) = (&event.kind, &event.by);
     let name = kind.name();
     match kind {
-        EventKind::ConfigRejected { .. } => tracing::error!(target: TARGET, event = name, %by, "{kind}"),
+        EventKind::ConfigRejected { .. } | EventKind::Spool { up: false, .. } => {
+            tracing::error!(target: TARGET, event = name, %by, "{kind}")
+        }
         EventKind::Pool { to: State::Tripped, .. }
         | EventKind::Region { to: State::Tripped, .. }
         | EventKind::Endpoint { up: false, .. }
+        | EventKind::Spooling { on: true, .. }
+        | EventKind::SpoolWrites { .. }
         | EventKind::EdgeSuspect { on: true, .. } => tracing::warn!(target: TARGET, event = name, %by, "{kind}"),
         EventKind::Counts(_) => tracing::debug!(target: TARGET, event = name, %by, "{kind}"),
         _ => tracing::info!(target: TARGET, event = name, %by, "{kind}"),

@@ -121,7 +121,7 @@ impl Ends {
 }
 
 /// So many rejected answers
-const DOUBT: usize = 4;
+const DOUBT: usize = 2;
 /// within this time make a pool's other answers doubtful.
 const DOUBT_WITHIN: Duration = Duration::from_secs(5);
 

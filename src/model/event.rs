@@ -157,6 +157,31 @@ pub enum EventKind {
         /// In words.
         what: String,
     },
+    /// Writes wait in the spool, or none do any more.
+    Spooling {
+        /// Now.
+        on: bool,
+        /// How many.
+        entries: u64,
+    },
+    /// The spool can take writes again, or cannot.
+    Spool {
+        /// Now.
+        up: bool,
+        /// Why not.
+        why: Option<String>,
+    },
+    /// Writes of the spool came to an end that somebody should know of, or were sent on their way again.
+    SpoolWrites {
+        /// Their route.
+        route: String,
+        /// Where they stand: pending, refused, expired, dropped, damaged.
+        state: String,
+        /// How many.
+        count: u64,
+        /// One of them.
+        id: String,
+    },
 }
 
 /// Where a drill is.
@@ -206,6 +231,9 @@ impl EventKind {
             Self::ConfigRejected { .. } => "config_rejected",
             Self::Counts(_) => "counts",
             Self::Drill { .. } => "drill",
+            Self::Spooling { .. } => "spooling",
+            Self::Spool { .. } => "spool",
+            Self::SpoolWrites { .. } => "spool_writes",
         }
     }
 }
@@ -234,6 +262,14 @@ impl fmt::Display for EventKind {
             Self::ConfigRejected { problems } => write!(f, "config refused, the old one stays: {}", problems.join("; ")),
             Self::Counts(c) => c.fmt(f),
             Self::Drill { region, stage, what, .. } => write!(f, "drill of {region} {}: {what}", stage.label()),
+            Self::Spooling { on: true, entries } => write!(f, "writes wait in the spool ({entries})"),
+            Self::Spooling { on: false, .. } => f.write_str("no write waits in the spool any more"),
+            Self::Spool { up: true, .. } => f.write_str("the spool takes writes again"),
+            Self::Spool { up: false, why } => write!(f, "the spool takes no writes: {}", why.as_deref().unwrap_or("it is closed")),
+            Self::SpoolWrites { route, state, count, id } => {
+                let verb = if state == "pending" { "sent on their way again" } else { state };
+                write!(f, "spool: {count} writes of route {route} {verb}, for example {id}")
+            }
         }
     }
 }

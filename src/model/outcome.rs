@@ -78,12 +78,14 @@ pub enum RequestOutcome {
     Shed,
     /// Refused because no region could serve it in time.
     Unavailable,
+    /// Answered by a backend, with implausible fields replaced by null, and marked.
+    Masked,
 }
 
 impl RequestOutcome {
     /// All of them, in label order.
-    pub const ALL: [Self; 8] =
-        [Self::Ok, Self::ClientError, Self::Failed, Self::Stale, Self::Static, Self::Spooled, Self::Shed, Self::Unavailable];
+    pub const ALL: [Self; 9] =
+        [Self::Ok, Self::ClientError, Self::Failed, Self::Stale, Self::Static, Self::Spooled, Self::Shed, Self::Unavailable, Self::Masked];
     /// The label value.
     pub fn label(self) -> &'static str {
         match self {
@@ -95,6 +97,7 @@ impl RequestOutcome {
             Self::Spooled => "spooled",
             Self::Shed => "shed",
             Self::Unavailable => "unavailable",
+            Self::Masked => "masked",
         }
     }
 }

@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | `stale` | yes | no: a copy answers no write | no |
 //! | `static` | yes | only with a status of 300 or more: a fixed 2xx would claim that it was applied | no: the truth has a status of its own |
-//! | `spool` | no | yes | only where a repeat is safe: it may be applied already |
+//! | `spool` | no | where a repeat is safe: it is replayed | likewise: it may be applied already |
 //! | `unavailable` | 503 | 503 | 504, with Retry-After only where a repeat is safe |
 //!
 //! A repeat is safe where the operator said that backends deduplicate (`writes: idempotency_key`) and the request has a key.
@@ -148,7 +148,7 @@ pub fn decide<'r>(route: &'r Route, refusal: Refusal, facts: &Facts, dice: &mut 
     for degrade in &route.degrade {
         match degrade {
             Degrade::Stale(rule) if facts.safe => ways.push(Way::Stale(rule)),
-            Degrade::Spool(rule) if !facts.safe && (!unknown || repeat_safe) => ways.push(Way::Spool(rule)),
+            Degrade::Spool(rule) if !facts.safe && repeat_safe => ways.push(Way::Spool(rule)),
             Degrade::Static(s) if !unknown && (facts.safe || honest_for_writes(s)) => {
                 return Plan { ways, answer: fixed(s, refusal, route, dice) };
             }

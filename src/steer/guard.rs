@@ -7,6 +7,9 @@
 //! - by comparison: `zero_after_nonzero`, `drops_by`: only against the last good answer of the same key. Without
 //!   one (a new item) there is nothing to contradict, and the answer passes.
 //!
+//! A guard that masks does not cost the whole answer: where no region is believed, the field is replaced by null and the
+//! answer is marked, instead of an old copy going out.
+//!
 //! Truth must pass. A rejected answer moves its request to another region; when that one says the same of the same
 //! fields, the two agree and it is true ([`Rejection::agrees`]). What a rejection does to the pool is the
 //! detector's business, which wants many distinct keys before it believes that the pool and not an item is odd.
@@ -34,9 +37,11 @@ impl Rejection {
     }
 }
 
-/// The first thing in `answer` that a guard does not believe; `Ok` if all do. Guards that mask are not asked.
+/// The first thing in `answer` that a guard does not believe; `Ok` if all do. Guards that mask come last: what they find can
+/// still be served without it.
 pub fn judge(guards: &[Guard], answer: &Value, last_good: Option<&Value>) -> Result<(), Rejection> {
-    for (guard, rule) in guards.iter().enumerate().filter(|(_, g)| !g.mask) {
+    let (masking, strict): (Vec<_>, Vec<_>) = guards.iter().enumerate().partition(|(_, g)| g.mask);
+    for (guard, rule) in strict.into_iter().chain(masking) {
         if let Some((at, rule, found)) = find(rule, answer, last_good) {
             return Err(Rejection { guard, rule, at, found });
         }

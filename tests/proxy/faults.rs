@@ -9,7 +9,7 @@ const TWO: &str = "deadline: 3s, attempt_timeout: 300ms";
 /// Many requests at a failing and a good region: every one of them is answered by the good one.
 fn all_answered_by_the_good_one(bad: std::net::SocketAddr, within: Duration) {
     let good = Origin::named("good");
-    let world = World::new(Wishes { regions: &[("bad", &[bad]), ("good", &[good.address])], route: TWO, limits: "" });
+    let world = World::new(Wishes { regions: &[("bad", &[bad]), ("good", &[good.address])], route: TWO, limits: "", more: "" });
     for i in 0..6 {
         let start = Instant::now();
         let answer = world.get(&format!("/{i}"));
@@ -150,7 +150,7 @@ fn a_deadline_is_kept_whatever_the_endpoints_do() {
     };
     let (a, b) = (silent(), silent());
     let regions: &[(&str, &[std::net::SocketAddr])] = &[("a", &[a.address]), ("b", &[b.address])];
-    let world = World::new(Wishes { regions, route: "deadline: 400ms, attempt_timeout: 150ms", limits: "" });
+    let world = World::new(Wishes { regions, route: "deadline: 400ms, attempt_timeout: 150ms", limits: "", more: "" });
     let start = Instant::now();
     let answer = world.get("/");
     assert!((503..=504).contains(&answer.status), "{}", answer.status);
@@ -169,7 +169,7 @@ fn a_write_that_was_handed_over_is_never_repeated() {
         };
         let (a, b) = (origin(), origin());
         let regions: &[(&str, &[std::net::SocketAddr])] = &[("a", &[a.address]), ("b", &[b.address])];
-        let world = World::new(Wishes { regions, route: TWO, limits: "" });
+        let world = World::new(Wishes { regions, route: TWO, limits: "", more: "" });
         let mut client = world.client();
         client.send("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 3\r\n\r\npay");
         if answer.is_none() {

@@ -4,6 +4,7 @@
 
 mod faults;
 mod origin;
+mod spool;
 mod traffic;
 mod truth;
 mod uploads;

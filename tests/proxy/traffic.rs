@@ -197,7 +197,7 @@ fn listeners_come_and_go_without_disturbing_the_others() {
 fn slow_heads_and_idle_connections_are_closed() {
     let origin = Origin::named("east");
     let limits = "header_timeout: 200ms, idle_timeout: 300ms";
-    let world = World::new(Wishes { regions: &[("east", &[origin.address])], route: "deadline: 5s", limits });
+    let world = World::new(Wishes { regions: &[("east", &[origin.address])], route: "deadline: 5s", limits, more: "" });
     let start = Instant::now();
     let (mut silent, mut slow, mut idle) = (world.client(), world.client(), world.client());
     slow.send("GET / HTTP/1.1\r\nHo");
@@ -224,7 +224,12 @@ fn what_cannot_be_understood_is_refused_and_the_connection_closed() {
 #[test]
 fn a_client_may_only_have_so_many_connections() {
     let origin = Origin::named("east");
-    let world = World::new(Wishes { regions: &[("east", &[origin.address])], route: "deadline: 5s", limits: "connections_per_client: 2" });
+    let world = World::new(Wishes {
+        regions: &[("east", &[origin.address])],
+        route: "deadline: 5s",
+        limits: "connections_per_client: 2",
+        more: "",
+    });
     let _two = [world.client(), world.client()];
     until("both are known", || world.edge.connections() == 2);
     assert!(world.client().closed());

@@ -157,7 +157,7 @@ impl Counters {
             })
         });
         let ends: [[SocketAddr; 1]; 2] = [[origins[0].address], [origins[1].address]];
-        let world = World::new(Wishes { regions: &[("east", &ends[0]), ("west", &ends[1])], route: GUARDED, limits: "" });
+        let world = World::new(Wishes { regions: &[("east", &ends[0]), ("west", &ends[1])], route: GUARDED, limits: "", more: "" });
         Self { world, _origins: origins, views }
     }
     fn say(&self, east: i64, west: i64) {
@@ -217,11 +217,37 @@ fn when_nobody_is_believed_the_copy_goes_out_marked() {
         true
     });
     let (here, nowhere) = ([origin.address], [nobody()]);
-    let world = World::new(Wishes { regions: &[("east", &here), ("west", &nowhere)], route: GUARDED, limits: "" });
+    let world = World::new(Wishes { regions: &[("east", &here), ("west", &nowhere)], route: GUARDED, limits: "", more: "" });
     assert_eq!(world.get("/v/1").text(), "{\"views\":7}");
     views.store(0, Relaxed);
     let answer = world.get("/v/1");
     assert_eq!((answer.status, answer.text()), (200, "{\"views\":7}"));
     assert!(mark(&answer).is_some_and(|m| m.starts_with("stale; age=")));
     assert!(origin.seen().iter().all(|r| r.field("accept-encoding") == "identity"));
+}
+
+#[test]
+fn a_field_that_nobody_is_believed_about_is_masked_where_the_route_wants_that() {
+    let views = Arc::new(AtomicI64::new(7));
+    let said = views.clone();
+    let origin = Origin::new(move |_, peer| {
+        let body = format!("{{\"title\":\"a\",\"views\":{}}}", said.load(Relaxed));
+        let fields = "Content-Type: application/json\r\nETag: \"v1\"";
+        peer.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        true
+    });
+    let (here, nowhere) = ([origin.address], [nobody()]);
+    let route = GUARDED.replace("zero_after_nonzero}", "zero_after_nonzero, mask: true}");
+    let world = World::new(Wishes { regions: &[("east", &here), ("west", &nowhere)], route: &route, limits: "", more: "" });
+    assert_eq!(mark(&world.get("/v/1")), None);
+    views.store(0, Relaxed);
+    for _ in 0..3 {
+        let masked = world.get("/v/1");
+        assert_eq!((masked.status, masked.text()), (200, "{\"title\":\"a\",\"views\":null}"));
+        assert_eq!(mark(&masked).as_deref(), Some("masked; fields=\"/views\""));
+        assert_eq!(masked.field("etag"), None, "it is another body");
+    }
+    assert_eq!(world.get("/v/new").text(), "{\"title\":\"a\",\"views\":0}", "a new item may have none");
+    views.store(9, Relaxed);
+    assert_eq!((world.get("/v/1").text(), mark(&world.get("/v/1"))), ("{\"title\":\"a\",\"views\":9}", None));
 }

@@ -39,7 +39,7 @@ fn an_upload_is_replayed_while_it_is_incomplete() {
     };
     let (a, b) = (origin(broken.clone()), origin(broken.clone()));
     let regions: &[(&str, &[std::net::SocketAddr])] = &[("a", &[a.address]), ("b", &[b.address])];
-    let world = World::new(Wishes { regions, route: "deadline: 5s, retry: {writes: incomplete}", limits: "" });
+    let world = World::new(Wishes { regions, route: "deadline: 5s, retry: {writes: incomplete}", limits: "", more: "" });
     let mut client = world.client();
     client.send("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 30\r\n\r\n0123456789");
     until("the first endpoint broke off", || broken.load(std::sync::atomic::Ordering::SeqCst));
@@ -61,7 +61,7 @@ fn without_leave_a_write_in_progress_is_not_replayed() {
     };
     let (a, b) = (origin(), origin());
     let regions: &[(&str, &[std::net::SocketAddr])] = &[("a", &[a.address]), ("b", &[b.address])];
-    let world = World::new(Wishes { regions, route: "deadline: 5s", limits: "" });
+    let world = World::new(Wishes { regions, route: "deadline: 5s", limits: "", more: "" });
     let mut client = world.client();
     client.send("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 30\r\n\r\n0123456789");
     assert_eq!(client.answer().status, 504);
@@ -75,7 +75,7 @@ fn a_body_beyond_the_replay_bound_still_passes() {
         true
     });
     let route = "deadline: 5s, retry: {writes: incomplete}";
-    let world = World::new(Wishes { regions: &[("east", &[origin.address])], route, limits: "replay_bytes: 16KiB" });
+    let world = World::new(Wishes { regions: &[("east", &[origin.address])], route, limits: "replay_bytes: 16KiB", more: "" });
     let mut client = world.client();
     client.send(format!("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: {}\r\n\r\n", 1 << 20));
     client.send(vec![b'x'; 1 << 20]);
@@ -120,7 +120,7 @@ fn a_client_that_asks_first_is_told_to_go_on_when_there_is_somebody_to_take_it()
 fn bodies_are_bounded_in_size_and_time() {
     let origin = Origin::named("east");
     let limits = "body_bytes: 1KiB, body_timeout: 200ms";
-    let world = World::new(Wishes { regions: &[("east", &[origin.address])], route: "deadline: 5s", limits });
+    let world = World::new(Wishes { regions: &[("east", &[origin.address])], route: "deadline: 5s", limits, more: "" });
     assert_eq!(world.ask("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 2000\r\n\r\n").status, 413);
     let long =
         format!("POST / HTTP/1.1\r\nHost: t.test\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n0\r\n\r\n", 2000, "x".repeat(2000));

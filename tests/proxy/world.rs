@@ -1,7 +1,7 @@
 //! A whole proxy in the test's process: config text in, a listening address out.
 
 use crate::origin::find;
-use evenkeel::{clock, config, control, edge, live};
+use evenkeel::{clock, config, control, edge, live, spool};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -13,6 +13,7 @@ pub struct World {
     pub address: SocketAddr,
     pub edge: edge::Edge,
     pub published: Arc<live::Published>,
+    pub spool: Option<spool::Spool>,
     _state: tempfile::TempDir,
 }
 
@@ -25,6 +26,8 @@ pub struct Wishes<'a> {
     pub route: &'a str,
     /// Lines of `limits`.
     pub limits: &'a str,
+    /// Further lines of the file.
+    pub more: &'a str,
 }
 
 impl World {
@@ -39,8 +42,8 @@ impl World {
             .collect();
         let text = format!(
             "version: 1\nlisteners: [{{address: 127.0.0.1:0}}]\nadmin: null\nlimits: {{{}}}\nregions:\n{regions}services:\n  app:\n    \
-             health: null\n    idle_connections: {{warm: 0}}\n    pools:\n{pools}routes:\n  - {{name: all, match: {{path_prefix: /}}, service: app, {}}}\n",
-            w.limits, w.route
+             health: null\n    idle_connections: {{warm: 0}}\n    pools:\n{pools}routes:\n  - {{name: all, match: {{path_prefix: /}}, service: app, {}}}\n{}",
+            w.limits, w.route, w.more
         );
         let state = tempfile::tempdir().unwrap();
         let loaded = config::parse(&text, Path::new("test.yaml")).unwrap_or_else(|p| panic!("{:?}\n{text}", p.headlines()));
@@ -55,9 +58,12 @@ impl World {
             runtime.block_on(control.run(from));
         });
         let (access, _) = edge::access::channel();
-        let edge = edge::Edge::start(&edge::Setup { published: published.clone(), beats, access }, 2).unwrap();
+        let settings = spool::Settings { path: state.path().join("spool"), ..spool::Settings::of(&compiled.topology) };
+        let spool = settings.wanted.then(|| spool::Spool::start(settings, Box::new(drop)).unwrap());
+        let setup = edge::Setup { published: published.clone(), beats, access, spool: spool.clone() };
+        let edge = edge::Edge::start(&setup, 2).unwrap();
         edge.listeners().apply(&compiled.topology).unwrap();
-        Self { address: edge.listeners().doors()[0].local, edge, published, _state: state }
+        Self { address: edge.listeners().doors()[0].local, edge, published, spool, _state: state }
     }
 
     /// One region `east` in front of one origin.
@@ -67,7 +73,7 @@ impl World {
 
     /// Likewise, with these lines in the route.
     pub fn with(origin: SocketAddr, route: &str) -> Self {
-        Self::new(Wishes { regions: &[("east", &[origin])], route, limits: "" })
+        Self::new(Wishes { regions: &[("east", &[origin])], route, limits: "", more: "" })
     }
 
     pub fn client(&self) -> Client {

@@ -1,8 +1,8 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
 const KEEP = 180; // seconds of history in the charts
-const OUTCOMES = ["ok", "client_error", "stale", "static", "spooled", "shed", "unavailable", "failed"];
-const COLOURS = { ok: "#2f9e5f", client_error: "#7b8794", stale: "#c98a00", static: "#e0b34d", spooled: "#5b7fd6", shed: "#b667c9", unavailable: "#e0703a", failed: "#d0313a" };
+const OUTCOMES = ["ok", "client_error", "stale", "static", "spooled", "masked", "shed", "unavailable", "failed"];
+const COLOURS = { ok: "#2f9e5f", client_error: "#7b8794", stale: "#c98a00", static: "#e0b34d", spooled: "#5b7fd6", masked: "#4fa3b8", shed: "#b667c9", unavailable: "#e0703a", failed: "#d0313a" };
 const REGION_COLOURS = ["#2f78c4", "#2f9e5f", "#c98a00", "#8a5cc7", "#c4527a", "#2a9aa0", "#7a6a4f", "#5b6ee0"];
 const SAYS = { serving: "● serving", tripped: "✕ tripped", trial: "◔ trial", ramping: "◑ ramping", drained: "❚❚ drained", suspect: "? suspect" };
 
@@ -91,7 +91,7 @@ function felt(families, at) {
   push(history.p50, p50 == null ? null : p50 * 1000);
   push(history.p99, p99 == null ? null : p99 * 1000);
   for (const r of Object.keys(now.ok)) push((history.share[r] ||= Array(history.t.length - 1).fill(null)), answered ? (100 * (ok[r] || 0)) / answered : null);
-  const degraded = ["stale", "static", "spooled"].reduce((a, o) => a + (gained[o] || 0), 0), refused = (gained.shed || 0) + (gained.unavailable || 0), failed = gained.failed || 0;
+  const degraded = ["stale", "static", "spooled", "masked"].reduce((a, o) => a + (gained[o] || 0), 0), refused = (gained.shed || 0) + (gained.unavailable || 0), failed = gained.failed || 0;
   const good = total ? (total - failed - refused - degraded) / total : 1;
   const per = (n) => (n / secs).toFixed(n / secs < 10 && n > 0 ? 1 : 0) + "/s", ms = (q) => (q == null ? "–" : Math.round(q * 1000) + " ms");
   $("now").replaceChildren(...[["requests", per(total)], ["good", (100 * good).toFixed(good > 0.9995 || good === 0 ? 0 : 1) + " %", good < 0.99], ["median", ms(p50)], ["99 of 100", ms(p99)], ["degraded", per(degraded), false], ["refused", per(refused), refused > 0], ["failed", per(failed), failed > 0]]

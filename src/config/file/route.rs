@@ -109,7 +109,7 @@ block! {
         pub json: String,
         /// What is rejected there, one or more.
         pub reject: OneOrMany<Reject>,
-        /// Replace the field with null and mark it, instead of rejecting the answer. Not in this version yet.
+        /// Where no region has a plausible answer: replace the field with null and mark the answer, instead of serving an old copy.
         pub mask: bool,
     }
 
@@ -134,7 +134,7 @@ block! {
         pub body: String,
     }
 
-    /// Writes only: answered when it is safely on disk, replayed later. Not in this version yet.
+    /// Writes only: answered when it is safely on disk, replayed later. Needs retry.writes: idempotency_key.
     pub struct SpoolRule {
         /// Given up after.
         pub max_age: Span,
@@ -228,7 +228,7 @@ pub enum Degrade {
     Stale(Stale),
     /// A fixed answer.
     Static(Static),
-    /// Writes only: answered when it is safely on disk. Not in this version yet.
+    /// Writes only: answered when it is safely on disk, replayed later. Needs retry.writes: idempotency_key.
     Spool(SpoolRule),
     /// 503 with Retry-After.
     Unavailable(Unavailable),

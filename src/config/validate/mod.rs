@@ -198,6 +198,7 @@ impl Checker<'_> {
         let regions = self.regions(&file.regions);
         let services = self.services(file, &regions);
         let (routes, tables) = self.routes(file, residencies.as_deref(), &regions, &services);
+        self.spooled(file, residencies.as_deref());
         Topology {
             listeners,
             limits: self.limits(&file.limits),

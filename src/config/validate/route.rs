@@ -162,6 +162,40 @@ impl Checker<'_> {
         }
     }
 
+    /// What the spool needs of its route: a backend that deduplicates, and an edge that may hold the data.
+    pub(super) fn spooled(&mut self, file: &file::File, residency_default: Option<&[String]>) {
+        let here = file.edge.jurisdiction.as_deref();
+        for (at, r) in self.items(&Path::of("routes"), &file.routes) {
+            let spool = r.degrade.iter().position(|d| matches!(d, raw::Degrade::Spool(_)));
+            let Some(at_spool) = spool.map(|i| at.key("degrade").at(i).key("spool")) else { continue };
+            if r.retry.writes != raw::Writes::IdempotencyKey {
+                let known = at.key("retry").key("writes");
+                let place = if self.tree.find(&known).is_some() { known } else { at_spool.clone() };
+                self.error(
+                    &place,
+                    "a spooled write may reach the backend more than once, which only a backend that deduplicates makes one\n\
+                     set retry: {writes: idempotency_key} if it knows Idempotency-Key across regions, or take `spool` out",
+                );
+            }
+            if let Some(lawful) = r.residency.as_deref().or(residency_default)
+                && !here.is_some_and(|here| lawful.iter().any(|j| j == here))
+            {
+                let stands = here.map_or("edge.jurisdiction is not set".to_owned(), |h| format!("this edge stands in {h}"));
+                self.error(
+                    &at_spool,
+                    format!(
+                        "its writes may not lie on this edge: residency allows [{}], {stands}\nset edge.jurisdiction, or take `spool` out",
+                        lawful.join(", ")
+                    ),
+                );
+            }
+            let reads = ["GET", "HEAD", "OPTIONS", "TRACE"];
+            if !r.r#match.methods.is_empty() && r.r#match.methods.iter().all(|m| reads.contains(&m.as_str())) {
+                self.warn(&at_spool, "never used: the route takes reads only, and the spool keeps writes");
+            }
+        }
+    }
+
     fn matches(&mut self, at: &Path, raw: &raw::Match) -> Match {
         let kinds: Vec<&str> = [("path", &raw.path), ("path_prefix", &raw.path_prefix), ("path_regex", &raw.path_regex)]
             .iter()
@@ -370,6 +404,7 @@ impl Checker<'_> {
                         &at.key("status"),
                         format!("{} does not say that the write was taken\nallowed: 200 to 299, best 202", s.status),
                     );
+                    self.require(!s.max_age.0.is_zero(), &at.key("max_age"), "0 would give every write up at once\nallowed: more than 0");
                     if s.order_key != "path" {
                         self.header_name(&at.key("order_key"), &s.order_key);
                     }

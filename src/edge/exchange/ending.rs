@@ -4,7 +4,9 @@ use super::super::answer::{self, Reply};
 use super::super::downstream::Ending;
 use super::super::leg::Early;
 use super::super::linger::linger;
+use super::super::once::{SHARED, Said};
 use super::super::relay::{self, Blame, Way};
+use super::super::truth::Collect;
 use super::super::upload::Fault;
 use super::{Answer, Exchange, Told, Won, flushed};
 use crate::clock;
@@ -49,6 +51,10 @@ impl<'p> Exchange<'p> {
         let Answer { plan, conn, next, head, early } = answer;
         let judged = early.as_ref().is_some_and(|e| e.ended);
         let mut keep = self.truth.as_ref().filter(|_| good).and_then(|t| t.keep(&head, judged));
+        let leads = self.keeping.as_ref().is_some_and(|k| k.lead.is_some()) && (200..500).contains(&head.status);
+        if leads {
+            keep = Some(Collect::plain(SHARED));
+        }
         // Nothing is repeated once an answer has begun.
         self.upload.let_go();
         let first_byte = clock::now();
@@ -60,8 +66,14 @@ impl<'p> Exchange<'p> {
             Some(conn) if head.status == 101 => relay::tunnel(way, conn).await,
             conn => relay::answer(way, conn, early, next, &self.worker.upstream).await,
         };
-        if let (Some(truth), Some(copy)) = (&self.truth, keep) {
-            truth.put(copy, plan.pool);
+        match (&self.truth, keep) {
+            (_, Some(copy)) if leads => {
+                if let (Some(lead), Some(body)) = (self.keeping.as_ref().and_then(|k| k.lead.as_ref()), copy.into_body()) {
+                    lead.answered(Said { head: (*head).clone(), body });
+                }
+            }
+            (Some(truth), Some(copy)) => truth.put(copy, plan.pool),
+            _ => {}
         }
         let outcome = match (relayed.blame, head.status) {
             (Blame::Backend, _) | (_, 500..) => RequestOutcome::Failed,
@@ -76,8 +88,16 @@ impl<'p> Exchange<'p> {
     /// No region could answer: say so as the route wants it said.
     pub(super) async fn degrade(&mut self, why: Refusal) -> Told {
         let plan = fallback::decide(self.route, why, self.machine.facts(), &mut self.worker.dice.borrow_mut());
+        if let Some(told) = self.masked().await {
+            return told;
+        }
         if let Some(copy) = self.truth.as_ref().and_then(|t| t.copy(&plan)) {
             return self.stale(copy, why).await;
+        }
+        if plan.ways.iter().any(|w| matches!(w, fallback::Way::Spool(_)))
+            && let Some(told) = self.keep(why).await
+        {
+            return told;
         }
         if why == Refusal::Shed {
             self.picture.cells.route(self.index).shed();
@@ -87,6 +107,20 @@ impl<'p> Exchange<'p> {
             Some(held) if ours_says_less => self.pass(held, None, false).await.0,
             _ => self.say(&plan.answer.into()).await,
         }
+    }
+
+    /// Answer with what was not believed, without the fields that it was not believed for.
+    async fn masked(&mut self) -> Option<Told> {
+        if !self.maskable {
+            return None;
+        }
+        let (truth, held) = (self.truth.as_ref()?, self.held.as_mut()?);
+        let early = held.early.as_mut().filter(|e| e.ended)?;
+        early.body = truth.mask(&mut held.head, &early.body)?;
+        let held = self.held.take()?;
+        let (told, ..) = self.pass(held, None, false).await;
+        let outcome = if told.outcome == RequestOutcome::Ok { RequestOutcome::Masked } else { told.outcome };
+        Some(Told { outcome, why: told.why.or(Some("masked")), ..told })
     }
 
     /// Answer with the last good copy.
@@ -125,7 +159,7 @@ impl<'p> Exchange<'p> {
         }
     }
 
-    async fn say(&mut self, reply: &Reply) -> Told {
+    pub(super) async fn say(&mut self, reply: &Reply) -> Told {
         self.down.say(reply);
         let first_byte = clock::now();
         Told {

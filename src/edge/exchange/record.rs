@@ -3,6 +3,7 @@
 use super::super::access;
 use super::super::connection::Guest;
 use super::super::message::Ids;
+use super::super::replay::Became;
 use super::super::worker::Worker;
 use super::{Exchange, Told};
 use crate::clock;
@@ -45,11 +46,19 @@ impl<'p> Exchange<'p> {
     }
 
     /// Count the request, and say of its failed attempts whether the pool or the request was at fault.
-    pub(super) fn settle(&self, told: &Told) {
+    pub(super) fn settle(&mut self, told: &Told) {
+        self.judge_unsure(told);
         let (topology, cells, now) = (self.picture.view.topology(), &*self.picture.cells, clock::now());
-        cells.route(self.index).finished(told.outcome, now.since(self.machine.facts().started));
-        if told.why == Some(Refusal::UnknownOutcome.reason()) {
-            cells.route(self.index).doubt();
+        match &self.guest.replay {
+            None => {
+                cells.route(self.index).finished(told.outcome, now.since(self.machine.facts().started));
+                if told.why == Some(Refusal::UnknownOutcome.reason()) {
+                    cells.route(self.index).doubt();
+                }
+            }
+            Some(note) => {
+                note.set(Some(Became { status: told.status, outcome: told.outcome, answered: told.answered_by.is_some(), why: told.why }))
+            }
         }
         let region = |p: PoolIx| topology.pools[p.at()].region;
         let good = told.answered_by.filter(|_| told.status < 500).map(|plan| region(plan.pool));
@@ -70,7 +79,20 @@ impl<'p> Exchange<'p> {
                 }
             }
         }
-        access::finished(self, told, now);
+        if self.guest.replay.is_none() {
+            access::finished(self, told, now);
+        }
+    }
+
+    /// Answers that only lacked something to be compared with: another region's answer says whether they were wrong.
+    fn judge_unsure(&mut self, told: &Told) {
+        let now = clock::now();
+        for (plan, flight) in std::mem::take(&mut self.unsure) {
+            let region = |pool: PoolIx| self.picture.view.topology().pools[pool.at()].region;
+            let elsewhere = told.answered_by.is_some_and(|by| told.status < 500 && region(by.pool) != region(plan.pool));
+            let agreed = self.truth.as_ref().is_some_and(|t| t.agreed(plan.pool));
+            self.landed(plan, flight, if elsewhere && !agreed { Outcome::Guard } else { Outcome::Ok }, now);
+        }
     }
 
     /// What the access log wants to know, beside [`Told`].

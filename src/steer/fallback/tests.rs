@@ -27,7 +27,13 @@ fn each_way_serves_what_it_honestly_can() {
     assert_eq!(answer.header("evenkeel-degraded"), Some("static"));
     assert_eq!(answer.header("retry-after"), None);
     let (ways, answer) = plan(&full(200), Refusal::NoRegion, &post(ANY));
-    assert_eq!((ways, answer.status), (vec!["spool"], 503), "a fixed 200 would acknowledge a write");
+    assert_eq!((ways.len(), answer.status), (0, 503), "a fixed 200 would acknowledge a write");
+    let keyed = Facts { keyed: true, ..post(ANY) };
+    assert!(plan(&full(200), Refusal::NoRegion, &keyed).0.is_empty(), "a backend that knows no keys");
+    let mut knows = full(200);
+    knows.retry.writes = Writes::IdempotencyKey;
+    assert_eq!(plan(&knows, Refusal::NoRegion, &keyed).0, ["spool"]);
+    assert!(plan(&knows, Refusal::NoRegion, &post(ANY)).0.is_empty(), "no key");
     assert_eq!(answer.body, "sorry");
     assert_eq!(plan(&full(503), Refusal::NoRegion, &post(ANY)).1.outcome, RequestOutcome::Static);
 }
