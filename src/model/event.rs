@@ -334,7 +334,7 @@ pub enum Cause {
         /// With recent traffic.
         of: u32,
     },
-    /// Slower than its own past, and deadlines were missed.
+    /// Slower than its own past: its ramp went a step back.
     Slow {
         /// p99 now, ms.
         p99_ms: u64,
@@ -429,7 +429,7 @@ impl fmt::Display for Cause {
                 write!(f, "streak: {failures} failures in a row{}", if *hard { ", no answer at all" } else { "" })
             }
             Self::Pools { tripped, of } => write!(f, "pools: {tripped} of {of} pools with traffic tripped"),
-            Self::Slow { p99_ms, usual_ms } => write!(f, "slow: p99 is {p99_ms} ms, usually {usual_ms} ms, and deadlines were missed"),
+            Self::Slow { p99_ms, usual_ms } => write!(f, "slow: p99 is {p99_ms} ms, usually {usual_ms} ms; one step of the ramp back"),
             Self::OpenTimeOver { open_s } => write!(f, "the open time of {open_s} s is over"),
             Self::Proven { successes } => write!(f, "{successes} trials succeeded"),
             Self::Relapse { what } => write!(f, "relapse: {what}"),

@@ -9,6 +9,9 @@
 //! - **Steps**: each is held for `step_time` and passed with enough success and a p99 of at most
 //!   `latency_ratio` × its own p99 before it tripped; otherwise one step back, at once when it is plain.
 //!   On the first step there is nothing to step back to: failures there are a relapse, slowness waits.
+//! - **Cold caches** are slow, and warm by being used: to step back for that would take away what mends it, and the
+//!   pool would swing between two steps. So a slow step whose own second half was markedly faster than its first
+//!   ([`Way::warming`]) is held for another `step_time`. A pool that is slow because the step is too much does not become faster on it.
 //!
 //! Counts begin anew with every state and step: only evidence newer than the trip counts.
 //! It does not decide who trips; it does not know other pools.
@@ -27,6 +30,8 @@ const ENOUGH: u32 = 20;
 const AMENDED: Duration = Duration::from_secs(60);
 /// p99 may be over the usual by this much whatever the ratio: a histogram bucket of a fast pool.
 const SLACK: Duration = Duration::from_millis(5);
+/// Faster by so much than half a step ago is warming: two buckets of the histogram, more than chance makes of twenty samples' ninth decile.
+const WARMER: f64 = 0.72;
 /// Requests offered to the service during a trial, per success wanted, below which traffic is too little to judge by.
 const SCARCE: f64 = 4.0;
 
@@ -70,6 +75,8 @@ pub struct Way {
     step: usize,
     step_since: Moment,
     sum: Progress,
+    /// Times to first byte in the first half of the step.
+    early: Option<Hist>,
     usual_p99: Option<Duration>,
 }
 
@@ -89,6 +96,7 @@ impl Way {
             step: 0,
             step_since: now,
             sum: Progress::default(),
+            early: None,
             usual_p99: None,
         }
     }
@@ -141,7 +149,7 @@ impl Way {
         (self.level, self.idle_trip) = (None, false);
     }
     fn begin(&mut self, now: Moment, step: usize) {
-        (self.step, self.step_since, self.sum) = (step, now, Progress::default());
+        (self.step, self.step_since, self.sum, self.early) = (step, now, Progress::default(), None);
     }
     /// A full tick: a move that is due, or a step of the ramp (`Ok` with the percentage).
     pub fn tick(&mut self, now: Moment, p: &Progress, r: &Recovery) -> Option<(Option<Move>, Cause)> {
@@ -189,6 +197,9 @@ impl Way {
         Some((Some(by), Cause::Proven { successes: s.trial_ok }))
     }
     fn climb(&mut self, now: Moment, p: &Progress, r: &Recovery) -> Option<(Option<Move>, Cause)> {
+        if self.early.is_none() && now.since(self.step_since) >= r.step_time / 2 {
+            self.early = Some(std::mem::take(&mut self.sum.latency));
+        }
         let s = &self.sum;
         let judged = s.ok + s.failed;
         let success = if judged == 0 { 1.0 } else { f64::from(s.ok) / f64::from(judged) };
@@ -199,7 +210,7 @@ impl Way {
             return None;
         }
         let failing = judged >= ENOUGH && success < r.success;
-        let slow = judged >= ENOUGH && self.slow(&s.latency, r);
+        let slow = self.slow(r).filter(|_| judged >= ENOUGH);
         let down = judged < ENOUGH && p.probes == Some(false) && s.ok == 0;
         if failing || down {
             if self.step == 0 {
@@ -208,13 +219,15 @@ impl Way {
             }
             return self.step_to(now, self.step - 1, r);
         }
-        if slow {
-            let back = self.step.saturating_sub(1);
+        if let Some(cause) = slow {
+            let back = if self.warming() { self.step } else { self.step.saturating_sub(1) };
             if back == self.step {
                 self.begin(now, back);
                 return None;
             }
-            return self.step_to(now, back, r);
+            self.begin(now, back);
+            self.cause = Some(cause.clone());
+            return Some((None, cause));
         }
         if self.step + 1 >= r.steps.len() {
             return Some((Some(Move::Fill), Cause::Recovered));
@@ -227,11 +240,21 @@ impl Way {
         self.cause = Some(cause.clone());
         Some((None, cause))
     }
-    fn slow(&self, latency: &Hist, r: &Recovery) -> bool {
-        match (self.usual_p99, latency.quantile(0.99)) {
-            (Some(usual), Some(now)) => now > usual.mul_f64(r.latency_ratio).max(usual + SLACK),
-            _ => false,
-        }
+    /// Why it is too slow; `None`: it is not.
+    fn slow(&self, r: &Recovery) -> Option<Cause> {
+        let mut latency = self.sum.latency.clone();
+        self.early.iter().for_each(|early| latency.merge(early));
+        let (usual, now) = (self.usual_p99?, latency.quantile(0.99)?);
+        let ms = |d: Duration| d.as_millis() as u64;
+        (now > usual.mul_f64(r.latency_ratio).max(usual + SLACK)).then(|| Cause::Slow { p99_ms: ms(now), usual_ms: ms(usual) })
+    }
+    /// Whether the second half of the step was faster than the first, by at least [`WARMER`] at its slow end or in the middle.
+    fn warming(&self) -> bool {
+        let Some(early) = &self.early else { return false };
+        let late = &self.sum.latency;
+        let enough = early.count().min(late.count()) >= u64::from(ENOUGH);
+        let faster = |q| matches!((early.quantile(q), late.quantile(q)), (Some(e), Some(l)) if l <= e.mul_f64(WARMER));
+        enough && (faster(0.9) || faster(0.5))
     }
 }
 

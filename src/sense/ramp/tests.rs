@@ -140,7 +140,8 @@ fn steps_back_when_it_fails_or_is_slow_and_relapses_on_the_first() {
     let mut run = Run::tripped();
     run.enter(State::Ramping);
     run.until(20_000, &answers(10, 0, ms(10)));
-    assert!(matches!(run.until(20_000, &answers(10, 0, ms(40))), Some((None, Cause::Step { percent })) if percent == 1.0), "slow");
+    assert!(matches!(run.until(20_000, &answers(10, 0, ms(40))), Some((None, Cause::Slow { p99_ms: 40, usual_ms: 20 }))));
+    assert_eq!(run.way.part(&run.r), 0.01);
     assert_eq!(run.moved(20_000, &answers(10, 0, ms(40))), None, "slow on the first step waits");
     run.until(20_000, &answers(10, 0, ms(10)));
     assert!(matches!(run.until(1_000, &answers(10, 1, ms(10))), Some((None, Cause::Step { .. }))), "plainly failing");
@@ -169,6 +170,24 @@ fn slowness_is_judged_against_its_own_past() {
         run.enter(State::Ramping);
         run.until(20_000, &answers(10, 0, ms(10)));
         let (_, cause) = run.until(20_000, &answers(10, 0, at)).unwrap();
-        assert_eq!(cause == Cause::Step { percent: 1.0 }, slow, "{at:?} {cause:?}");
+        assert_eq!(matches!(cause, Cause::Slow { .. }), slow, "{at:?} {cause:?}");
+    }
+}
+
+#[test]
+fn a_slow_step_is_held_while_it_becomes_faster() {
+    // Usually 20 ms. The second half must be faster by two buckets: from 100 ms (its bucket ends at 115) to 80 (82) and not to 90 (98).
+    for (later, held) in [(ms(80), true), (ms(90), false), (ms(100), false), (ms(120), false)] {
+        let mut run = Run::tripped();
+        run.enter(State::Ramping);
+        run.until(20_000, &answers(10, 0, ms(10)));
+        assert_eq!(run.until(5_000, &answers(10, 0, ms(100))), None);
+        let then = run.until(5_100, &answers(10, 0, later));
+        let back = matches!(then, Some((None, Cause::Slow { usual_ms: 20, .. })));
+        assert_eq!((back, then.is_none(), run.way.part(&run.r) == 0.05), (!held, held, held), "{later:?}: {then:?}");
+        if held {
+            let next = run.until(20_000, &answers(10, 0, ms(10)));
+            assert!(matches!(next, Some((None, Cause::Step { percent })) if percent == 25.0), "and warm it is passed: {next:?}");
+        }
     }
 }
