@@ -12,6 +12,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use evenkeel::config;
 use evenkeel::live::{Cells, Sampler};
 use evenkeel::model::dice::Dice;
+use evenkeel::model::event::Actor;
 use evenkeel::model::outcome::Outcome;
 use evenkeel::model::signal::Signal;
 use evenkeel::model::time::{Duration, Moment};
@@ -173,7 +174,7 @@ fn reloads(c: &mut Criterion) {
                 generation += 1;
                 let next = compile(&text, generation);
                 w.cells = Cells::build(&next.topology, Some((&w.config.topology, &w.cells)));
-                let _ = w.controller.handle(w.now, Signal::Reload(next.clone()));
+                let _ = w.controller.handle(w.now, Signal::Reload(next.clone(), Actor::File));
                 w.view = w.controller.view().unwrap_or(w.view.clone());
                 w.config = next;
                 while w.controller.poll_event().is_some() {}
