@@ -20,6 +20,8 @@ const ENOUGH: u64 = 50;
 const TIMES: f64 = 2.0;
 /// and so much over it, microseconds, is slow.
 const OVER: f64 = 20_000.0;
+/// Stretches before there is a usual.
+const LEARNED: u32 = 6;
 /// What a stretch adds to the usual.
 const WEIGHT: f64 = 0.05;
 
@@ -36,6 +38,7 @@ pub struct Places {
 struct Pace {
     last: Hist,
     usual: f64,
+    learned: u32,
     slow: bool,
 }
 
@@ -49,12 +52,13 @@ impl Pace {
             self.slow = false;
             return;
         };
-        self.slow = self.usual > 0.0 && p95 > self.usual * TIMES && p95 > self.usual + OVER;
-        if self.usual == 0.0 {
-            self.usual = p95;
-        } else if !self.slow {
-            self.usual += WEIGHT * (p95 - self.usual);
+        self.slow = self.learned >= LEARNED && p95 > self.usual * TIMES && p95 > self.usual + OVER;
+        if self.slow {
+            return;
         }
+        self.learned = self.learned.saturating_add(1);
+        // The mean of the first ones, then a slow average.
+        self.usual += (1.0 / f64::from(self.learned)).max(WEIGHT) * (p95 - self.usual);
     }
 }
 

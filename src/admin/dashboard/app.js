@@ -52,11 +52,19 @@ function ink() { const s = getComputedStyle(document.documentElement); return { 
 function chart(id, series, unit) {
   const box = $(id), { ink: stroke, line } = ink();
   const axis = { stroke, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
+  const time = (v) => new Date(v * 1000).toTimeString().slice(0, 8);
   if (charts[id]) charts[id].destroy();
   charts[id] = new uPlot({ width: box.clientWidth || 300, height: 190, cursor: { drag: { x: false, y: false } }, scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, unit === "%" ? 100 : 1) * (unit === "%" ? 1 : 1.1)] } },
-    axes: [axis, { ...axis, size: 46 }], series: [{ value: (_, v) => (v == null ? "" : new Date(v * 1000).toLocaleTimeString()) }, ...series.map((s) => ({ ...s, width: 2, points: { show: false }, value: (_, v) => (v == null ? "–" : v.toFixed(v < 10 ? 1 : 0) + " " + unit) }))] },
+    axes: [{ ...axis, space: 74, values: (_, all) => all.map(time) }, { ...axis, size: 46 }], series: [{ value: (_, v) => (v == null ? "" : new Date(v * 1000).toLocaleTimeString()) }, ...series.map((s) => ({ ...s, width: 2, points: { show: false }, value: (_, v) => (v == null ? "–" : v.toFixed(v < 10 ? 1 : 0) + " " + unit) }))] },
     [[], ...series.map(() => [])], box);
   return charts[id];
+}
+// A region looks the same in every chart.
+const places = [];
+function regionLine(name) {
+  if (!places.includes(name)) places.push(name);
+  const i = places.indexOf(name);
+  return { label: name, stroke: REGION_COLOURS[i % REGION_COLOURS.length], dash: [[], [8, 3], [3, 3], [10, 3, 2, 3]][i % 4] };
 }
 function drawCharts() {
   const outcomes = OUTCOMES.filter((o) => o === "ok" || o === "failed" || (history.rate[o] || []).some((v) => v > 0));
@@ -66,7 +74,7 @@ function drawCharts() {
     drawCharts.layout = layout;
     chart("c-rate", outcomes.map((o) => ({ label: o.replace("_", " "), stroke: COLOURS[o], dash: o === "failed" ? [6, 3] : undefined })), "/s");
     chart("c-time", [{ label: "median", stroke: "#2f78c4" }, { label: "99 of 100", stroke: "#c4527a", dash: [6, 3] }], "ms");
-    chart("c-share", regions.map((r, i) => ({ label: r, stroke: REGION_COLOURS[i % REGION_COLOURS.length], dash: [[], [8, 3], [3, 3], [10, 3, 2, 3]][i % 4] })), "%");
+    chart("c-share", regions.map(regionLine), "%");
   }
   charts["c-rate"].setData([history.t, ...outcomes.map((o) => history.rate[o])]);
   charts["c-time"].setData([history.t, history.p50, history.p99]);
@@ -131,17 +139,21 @@ function flow(status) {
   const names = [...new Set(status.pools.map((p) => p.service))];
   show($("service"), names.join("\n"), () => names.map((n) => el("option", {}, n)));
   const mine = status.pools.filter((p) => p.service === ($("service").value || names[0]));
-  show($("flow"), JSON.stringify(mine.map((p) => [p.region, p.state, p.suspect, p.share.toFixed(3), p.rate.toFixed(0)])), () => {
+  show($("flow"), JSON.stringify([$("flow").clientWidth < 560, ...mine.map((p) => [p.region, p.state, p.suspect, p.share.toFixed(3), p.rate.toFixed(0)])]), () => {
+    const narrow = $("flow").clientWidth < 560, all = narrow ? 380 : 760, from = narrow ? 92 : 130, to = narrow ? 190 : 450;
     const row = 62, height = Math.max(1, mine.length) * row, middle = height / 2;
     const words = mine.map((p) => `${p.region} ${percent(p.share)}, ${p.state}`).join("; ");
-    const picture = svg("svg", { viewBox: `0 0 760 ${height}`, role: "img", "aria-label": `Shares: ${words}` });
+    const picture = svg("svg", { viewBox: `0 0 ${all} ${height}`, role: "img", "aria-label": `Shares: ${words}` });
+    let start = middle - 17;
     mine.forEach((p, i) => {
-      const y = i * row + row / 2, width = p.share > 0 ? Math.max(2, p.share * 34) : 2;
-      picture.append(svg("path", { class: p.share > 0 ? "pipe" : "pipe dry", d: `M130 ${middle} C 290 ${middle}, 290 ${y}, 450 ${y}`, "stroke-width": width }));
-      picture.append(svg("rect", { x: 450, y: y - 24, width: 300, height: 48, rx: 8, class: p.state === "tripped" ? "bad" : p.state !== "serving" || p.suspect ? "warn" : "" }));
-      picture.append(svg("text", { x: 464, y: y - 4 }, p.region), svg("text", { x: 464, y: y + 15, class: "soft" }, `${(SAYS[p.suspect ? "suspect" : p.state] || p.state)}   ${percent(p.share)}   ${p.rate.toFixed(0)}/s`));
+      const y = i * row + row / 2, width = p.share > 0 ? Math.max(2, p.share * 34) : 2, out = p.share > 0 ? start + width / 2 : middle, bend = (from + to) / 2;
+      if (p.share > 0) start += p.share * 34;
+      picture.append(svg("path", { class: p.share > 0 ? "pipe" : "pipe dry", d: `M${from} ${out} C ${bend} ${out}, ${bend} ${y}, ${to} ${y}`, "stroke-width": width }));
+      picture.append(svg("rect", { x: to, y: y - 24, width: all - to - 10, height: 48, rx: 8, class: p.state === "tripped" ? "bad" : p.state !== "serving" || p.suspect ? "warn" : "" }));
+      const says = SAYS[p.state === "serving" && p.suspect ? "suspect" : p.state] || p.state;
+      picture.append(svg("text", { x: to + 14, y: y - 4 }, p.region), svg("text", { x: to + 14, y: y + 15, class: "soft" }, `${says} · ${percent(p.share)} · ${p.rate.toFixed(0)}/s`));
     });
-    picture.append(svg("rect", { x: 10, y: middle - 22, width: 120, height: 44, rx: 8 }), svg("text", { x: 26, y: middle + 5 }, status.edge.slice(0, 13)));
+    picture.append(svg("rect", { x: 10, y: middle - 22, width: from - 10, height: 44, rx: 8 }), svg("text", { x: 22, y: middle + 5 }, status.edge.slice(0, narrow ? 8 : 13)));
     return [picture];
   });
 }
@@ -178,7 +190,8 @@ function describe(e) {
   const why = e.cause ? (typeof e.cause === "string" ? e.cause : e.cause.text || e.cause.cause) : "";
   const tail = e.why || (why ? ": " + String(why).replaceAll("_", " ") : "");
   switch (e.kind) {
-    case "pool": return `${e.service}/${e.region}: ${e.from} → ${e.to}${tail}`;
+    case "pool": if (e.from === e.to && e.cause && e.cause.percent) return `${e.service}/${e.region}: ramp at ${e.cause.percent} % of its share`;
+      return `${e.service}/${e.region}: ${e.from} → ${e.to}${tail}`;
     case "region": return `region ${e.region}: ${e.from} → ${e.to}${tail}`;
     case "suspect": return `${e.service}/${e.region} is ${e.on ? "suspect" : "no longer suspect"}${tail}`;
     case "endpoint": return `${e.endpoint} of ${e.service}/${e.region} is ${e.up ? "back" : "out"}${tail}`;
@@ -231,6 +244,7 @@ async function poll() {
     $("facts").textContent = `mode ${status.mode} · config ${status.generation}` + (status.config.last_error ? " · the last reload was refused: " + status.config.last_error : "");
     $("alarm").hidden = !status.edge_suspect;
     $("alarm").textContent = "Edge suspect: unrelated regions went bad together, or this process was stalled. States are held as they are.";
+    status.regions.forEach((r) => regionLine(r.name));
     regions(status); pools(status); flow(status);
     $("link").textContent = ""; $("link").className = "";
   } catch (error) {

@@ -24,7 +24,9 @@ function planned(plan) {
     const name = l.lost[0] + (l.lost.length > 1 ? ` (or ${l.lost.slice(1).join(", ")})` : "");
     const goes = l.pools.filter((p) => !p.why && p.then > p.now).map((p) => `${p.pool} ${percent(p.now)} → ${percent(p.then)}`).join(", ");
     const line = el("li", {}, tag(l.dangers.length ? "tripped" : "serving"), " ", el("strong", {}, name), goes ? ": " + goes : "");
-    line.firstChild.textContent = l.dangers.length ? "✕ not borne" : "✓ borne";
+    const unsure = !l.dangers.length && l.pools.some((p) => !p.why && p.then > p.now && p.capacity == null);
+    line.firstChild.textContent = l.dangers.length ? "✕ not borne" : unsure ? "? no capacity declared" : "✓ borne";
+    if (unsure) line.firstChild.className = "tag trial";
     if (l.dangers.length) line.append(el("ul", {}, ...l.dangers.map((d) => el("li", {}, d.what + (d.already ? " (so already)" : "")))));
     return line;
   })));
@@ -108,11 +110,11 @@ function unfold(box, i) {
     box.append(pictures);
     const t = i.series.map((p) => new Date(p.at).getTime() / 1000), rate = (f) => i.series.map((p) => f(p) / Math.max(0.1, p.seconds));
     chart(`i-hurt-${i.id}`, [{ label: "failed or refused", stroke: COLOURS.failed }, { label: "degraded", stroke: COLOURS.stale, dash: [6, 3] }], "/s").setData([t, rate((p) => p.hurt), rate((p) => p.degraded)]);
-    chart(`i-by-${i.id}`, names.map((r, n) => ({ label: r, stroke: REGION_COLOURS[n % REGION_COLOURS.length], dash: [[], [8, 3], [3, 3], [10, 3, 2, 3]][n % 4] })), "/s").setData([t, ...names.map((r) => rate((p) => p.regions[r] || 0))]);
+    chart(`i-by-${i.id}`, names.map(regionLine), "/s").setData([t, ...names.map((r) => rate((p) => p.regions[r] || 0))]);
   }
   const kinds = ["ok", "client_error", "failed", "unavailable", "shed", "stale", "static", "spooled", "retried", "hedged", "in_doubt"].filter((k) => i.routes.some((r) => r[k]));
   if (i.routes.length) box.append(table("Requests by route", ["Route", ...kinds.map((k) => k.replaceAll("_", " "))], i.routes.map((r) => [r.route, ...kinds.map((k) => String(r[k] || 0))])));
-  box.append(el("h3", {}, "Timeline"), el("ol", { class: "timeline" }, ...i.timeline.slice(0, 60).map((l) => el("li", {}, el("time", {}, new Date(l.at).toISOString().slice(11, 23)), l.what, l.by === "evenkeel" ? "" : ` (${l.by})`))));
+  box.append(el("h3", {}, "Timeline"), el("ol", { class: "timeline", tabindex: "0", "aria-label": "Timeline of the incident" }, ...i.timeline.slice(0, 60).map((l) => el("li", {}, el("time", {}, new Date(l.at).toISOString().slice(11, 23)), l.what, l.by === "evenkeel" ? "" : ` (${l.by})`))));
   if (i.timeline.length > 60) box.append(el("p", {}, `${i.timeline.length - 60} more lines: evenkeel incidents ${i.id}`));
   if (i.questions.length) box.append(el("h3", {}, "Open questions"), el("ul", {}, ...i.questions.map((q) => el("li", {}, q))));
   const copied = el("span", { role: "status" });
@@ -134,7 +136,7 @@ async function objectives() {
       r.route + ": " + what + (what === "latency" ? ` within ${Math.round(r.latency_ms)} ms` : ""), tag(k.budget < 0 ? "tripped" : k.burn["1h"] > 1 ? "trial" : "serving"), part(k.goal), part(k.is), Math.round(k.budget * 100) + " %", k.burn["5m"].toFixed(1), k.burn["1h"].toFixed(1), k.burn["6h"].toFixed(1)]), 2));
     else out.push(el("p", {}, "No route has an objective: slo: {success: 99.9%, latency: 300ms at 99%} gives it one."));
     const places = [...slo.regions.map((p) => ["region", p]), ...slo.fates.map((p) => ["fate", p])];
-    const s = (x) => (x ? span(x * 1000) : "–");
+    const s = (x) => (x ? (x < 120 ? Math.round(x) + " s" : span(x * 1000)) : "–");
     out.push(table("Regions and fates", ["Place", "Available", "Out", "Partly out", "Slow", "Drained", "Watched"], places.map(([kind, p]) => [`${p.name} (${kind})`, part(p.available), s(p.out), s(p.partly), s(p.slow), s(p.drained), s(p.watched)])));
     for (const t of out) for (const [k, word] of [["tripped", "✕ missed"], ["trial", "! burns"], ["serving", "✓ kept"]]) t.querySelectorAll(".tag." + k).forEach((e) => (e.textContent = word));
     return out;

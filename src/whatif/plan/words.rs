@@ -64,9 +64,13 @@ impl fmt::Display for Plan {
 
         writeln!(f, "\nIf it is lost")?;
         for loss in &self.losses {
-            let fine = if loss.dangers.is_empty() { "borne" } else { "NOT BORNE" };
-            writeln!(f, "  {}: {fine}", named(&loss.lost))?;
             let gets = |p: &&PoolPlan| p.why.is_none() && p.then > p.now;
+            let fine = match loss.pools.iter().filter(gets).all(|p| p.capacity.is_some()) {
+                _ if !loss.dangers.is_empty() => "NOT BORNE",
+                true => "borne",
+                false => "borne, if they can carry it",
+            };
+            writeln!(f, "  {}: {fine}", named(&loss.lost))?;
             let rows: Vec<[String; 4]> = loss
                 .pools
                 .iter()
