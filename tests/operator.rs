@@ -237,8 +237,13 @@ impl Load {
         let one = |_| {
             let (stop, good, bad) = (stop.clone(), good.clone(), bad.clone());
             std::thread::spawn(move || {
-                while !stop.load(Relaxed) {
-                    let counter = if ask(port, "GET /").0 == 200 { &good } else { &bad };
+                for n in 0.. {
+                    if stop.load(Relaxed) {
+                        break;
+                    }
+                    // A write cannot be tried again: some must come to harm in an outage.
+                    let line = if n % 4 == 0 { "POST /" } else { "GET /" };
+                    let counter = if ask(port, line).0 == 200 { &good } else { &bad };
                     counter.fetch_add(1, Relaxed);
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -378,7 +383,8 @@ fn an_incident_tells_when_it_began_and_whom_it_hurt() {
     assert_eq!(count("failed") + count("unavailable") + count("shed"), bad, "the client's own count: {i:#}");
     assert!(count("retried") + count("hedged") > 0 && count("ok") > 50, "{all}");
     assert!(i["carried"][1]["share"].as_f64().unwrap() > 0.5, "{}", i["carried"]);
-    assert_eq!(i["cause"], "silence", "{i:#}");
+    assert!(bad > 0 && count("in_doubt") > 0 && count("in_doubt") <= bad, "writes are in doubt: {all}");
+    assert!(["silence", "timeouts"].iter().any(|c| i["cause"] == *c), "{i:#}");
 }
 
 #[test]

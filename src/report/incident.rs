@@ -12,7 +12,8 @@
 //! | restore | the first trip | every pool serving |
 //!
 //! **Onset** is what the edge itself could see: the last sign of life before the silence that tripped a pool. Where answers
-//! failed rather than stayed away, it is the first suspicion, ejection or trip, and the truth lies up to a window earlier.
+//! failed rather than stayed away, it is the first suspicion, ejection or trip, and the truth lies up to a window earlier. A suspicion that was
+//! lifted again before the trip is no evidence.
 //!
 //! **Toll**: counts are put on record from shortly before the first trip on ([`toll`](super::toll)); what requests came to is counted from the
 //! last look before the onset, at most a second earlier, to the first look after the end.
@@ -248,9 +249,9 @@ impl Open {
         // What comes after the end is no part of it any more.
         let end = self.well.unwrap_or(now);
         let entries: Vec<&Entry> = self.entries.iter().filter(|e| e.at <= end).collect();
-        let evidence = || entries.iter().filter_map(|e| Some((e.at, sign(&e.event)?)));
-        let onset = evidence().map(|(at, quiet)| at.before(quiet)).min().unwrap_or(self.first_trip);
-        let detected = evidence().map(|(at, _)| at).min().unwrap_or(self.first_trip);
+        let evidence = standing(&entries, self.first_trip);
+        let onset = evidence.iter().map(|(at, quiet)| at.before(*quiet)).min().unwrap_or(self.first_trip);
+        let detected = evidence.iter().map(|(at, _)| *at).min().unwrap_or(self.first_trip);
         let cause = entries.iter().filter(|e| begins(&e.event)).find_map(|e| match &e.event.kind {
             EventKind::Pool { cause, .. } | EventKind::EdgeSuspect { cause, .. } => Some(cause),
             _ => None,
@@ -320,6 +321,26 @@ impl Course {
         let cause = self.cause.as_ref().map_or(String::new(), ToString::to_string);
         PoolCourse { pool: pool.into(), trips: self.trips, out_ms: ms(out), cause }
     }
+}
+
+/// The evidence that stood at the first trip: what was heard from again in between announced nothing.
+fn standing(entries: &[&Entry], first_trip: At) -> Vec<(At, Duration)> {
+    let mut stands: BTreeMap<String, (At, Duration)> = BTreeMap::new();
+    for e in entries.iter().filter(|e| e.at <= first_trip) {
+        let (about, clears) = match &e.event.kind {
+            EventKind::Suspect { service, region, on, .. } => (format!("suspect {service}/{region}"), !on),
+            EventKind::Endpoint { service, region, endpoint, up, .. } => (format!("endpoint {service}/{region} {endpoint}"), *up),
+            EventKind::EdgeSuspect { on, .. } => ("edge".into(), !on),
+            EventKind::Pool { service, region, .. } => (format!("pool {service}/{region}"), false),
+            _ => continue,
+        };
+        if clears {
+            stands.remove(&about);
+        } else if let Some(quiet) = sign(&e.event) {
+            stands.entry(about).or_insert((e.at, quiet));
+        }
+    }
+    stands.into_values().collect()
 }
 
 /// Evidence against something, and how long it had been silent by then.

@@ -188,3 +188,13 @@ fn a_restart_in_between_adds_and_takes_nothing_off() {
     // The new process knows of no trouble, so the incident ends with it.
     assert_eq!((got[0].routes[0].ok, got[0].routes[0].failed), (100, 3));
 }
+
+#[test]
+fn a_suspicion_that_was_lifted_announced_nothing() {
+    let suspect = |on| EventKind::Suspect { service: "api".into(), region: "east".into(), on, cause: silence(60) };
+    let mut entries = vec![entry(-20_000, suspect(true)), entry(-19_900, suspect(false))];
+    entries.extend(outage("east", 0));
+    let got = incidents(entries, At(NOON + 3_600_000_000));
+    assert_eq!((got[0].onset, got[0].detect_ms, got[0].shift_ms), (At(NOON), 40, 255));
+    assert_eq!(got[0].timeline.len(), 7, "it is told all the same");
+}
