@@ -21,7 +21,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (kept, took) = runtime.block_on(spooled(dir.path()));
     let rate = kept as f64 / took.as_secs_f64();
-    println!("the disk: {one:.0} fdatasync/s of 4 KiB appended, {batch:.0}/s of {} KiB appended", CLIENTS * BODY >> 10);
+    println!("the disk: {one:.0} fdatasync/s of 4 KiB appended, {batch:.0}/s of {} KiB appended", (CLIENTS * BODY) >> 10);
     println!(
         "          so {:.0} writes/s of {BODY} B, if each commit holds {CLIENTS} and costs nothing but its fsync",
         batch * CLIENTS as f64

@@ -200,12 +200,10 @@ impl Spool {
         });
         let (to, from) = mpsc::channel();
         let writer = Writer::new(settings, shared.clone(), tell);
-        let (opened, mut is_open) = oneshot::channel();
-        std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&from, opened))?;
-        let until = std::time::Instant::now() + OPENING;
-        while is_open.try_recv().is_err() && std::time::Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let (opened, is_open) = mpsc::sync_channel(1);
+        std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&from, &opened))?;
+        // A file that takes longer is used as soon as it is read.
+        let _ = is_open.recv_timeout(OPENING);
         Ok(Self { shared, to })
     }
 
@@ -319,12 +317,9 @@ impl Spool {
 
     /// Writes down what is left and closes the file.
     pub fn stop(&self, patience: Duration) {
-        let (reply, mut stopped) = oneshot::channel();
-        let until = std::time::Instant::now() + patience;
+        let (reply, stopped) = mpsc::sync_channel(1);
         if self.to.send(Message::Stop(reply)).is_ok() {
-            while matches!(stopped.try_recv(), Err(oneshot::error::TryRecvError::Empty)) && std::time::Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            let _ = stopped.recv_timeout(patience);
         }
     }
 

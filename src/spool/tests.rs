@@ -38,9 +38,9 @@ fn write(n: u32, order: &str) -> Write {
 
 /// Polls until it holds.
 async fn until(what: &str, holds: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + Duration::from_secs(10);
+    let end = clock::now() + Duration::from_secs(10);
     while !holds() {
-        assert!(std::time::Instant::now() < end, "{what}");
+        assert!(clock::now() < end, "{what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

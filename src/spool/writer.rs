@@ -15,12 +15,13 @@ use super::queue::{Queue, Verdict};
 use super::{Again, Listing, Settings, Shared, Tell, Told};
 use crate::clock;
 use crate::model::event::Actor;
+use crate::model::time::Moment;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Writes and bytes of one commit, at most.
@@ -57,7 +58,7 @@ pub(super) enum Message {
     Drop(String, Actor, oneshot::Sender<Result<(), Again>>),
     Again(Option<String>, Actor, oneshot::Sender<Result<usize, Again>>),
     Configure(Settings),
-    Stop(oneshot::Sender<()>),
+    Stop(SyncSender<()>),
 }
 
 type Keeper = (Entry, oneshot::Sender<Result<Entry, Refused>>);
@@ -80,12 +81,12 @@ pub(super) struct Writer {
     promised: u64,
     settled: BTreeMap<(String, State), (usize, String, Actor)>,
     trouble: Option<Trouble>,
-    try_at: Instant,
+    try_at: Moment,
     /// A commit failed last at this time, and none has kept a write since.
-    failed: Option<Instant>,
+    failed: Option<Moment>,
     /// The journal knows that writes wait; since when none does.
     spooling: bool,
-    empty_since: Option<Instant>,
+    empty_since: Option<Moment>,
 }
 
 impl Writer {
@@ -104,7 +105,7 @@ impl Writer {
             promised: 0,
             settled: BTreeMap::new(),
             trouble: None,
-            try_at: Instant::now(),
+            try_at: clock::now(),
             failed: None,
             spooling: false,
             empty_since: None,
@@ -112,7 +113,7 @@ impl Writer {
     }
 
     /// Runs until told to stop, or until nobody is left who could.
-    pub(super) fn run(mut self, from: &Receiver<Message>, opened: oneshot::Sender<()>) {
+    pub(super) fn run(mut self, from: &Receiver<Message>, opened: &SyncSender<()>) {
         self.look();
         let _ = opened.send(());
         loop {
@@ -186,7 +187,7 @@ impl Writer {
         if reply.is_closed() {
             return;
         }
-        if self.log.is_none() || self.failed.is_some_and(|at| at.elapsed() < TRY_AGAIN) {
+        if self.log.is_none() || self.failed.is_some_and(|at| clock::now().since(at) < TRY_AGAIN) {
             let why = self.trouble.as_ref().map_or_else(|| "the spool is not open".to_owned(), ToString::to_string);
             let _ = reply.send(Err(Refused::Trouble(why)));
             return;
@@ -353,12 +354,12 @@ impl Writer {
             *self.shared.queue.lock() = Queue::new(settings.replay_rate, clock::dice());
         }
         self.settings = settings;
-        self.try_at = Instant::now();
+        self.try_at = clock::now();
     }
 
     /// What is to be done from time to time.
     fn look(&mut self) {
-        if self.log.is_none() && self.settings.needed() && Instant::now() >= self.try_at {
+        if self.log.is_none() && self.settings.needed() && clock::now() >= self.try_at {
             self.open();
         }
         if self.log.is_some() {
@@ -369,13 +370,13 @@ impl Writer {
             (queue.count(State::Pending), !queue.is_empty())
         };
         self.shared.any.store(any, Relaxed);
-        self.empty_since = if pending > 0 { None } else { self.empty_since.or(Some(Instant::now())) };
-        let over = self.empty_since.is_some_and(|since| since.elapsed() >= CALM);
+        self.empty_since = if pending > 0 { None } else { self.empty_since.or(Some(clock::now())) };
+        let over = self.empty_since.is_some_and(|since| clock::now().since(since) >= CALM);
         if (pending > 0 && !self.spooling) || (over && self.spooling) {
             self.spooling = pending > 0;
             (self.tell)(Told::Spooling { on: self.spooling, entries: pending });
         }
-        if self.log.is_some() && self.failed.is_some_and(|at| at.elapsed() >= CALM) {
+        if self.log.is_some() && self.failed.is_some_and(|at| clock::now().since(at) >= CALM) {
             self.well();
         }
         for ((route, state), (count, id, by)) in std::mem::take(&mut self.settled) {
@@ -384,7 +385,7 @@ impl Writer {
     }
 
     fn open(&mut self) {
-        self.try_at = Instant::now() + TRY_AGAIN;
+        self.try_at = clock::now() + TRY_AGAIN;
         let (log, entries, damaged) = match guarded(|| Log::open(&self.settings.path)) {
             Ok(opened) => opened,
             Err(trouble) => return self.close(trouble),
@@ -429,7 +430,7 @@ impl Writer {
     /// Closes the file because of trouble, and says so once.
     fn close(&mut self, trouble: Trouble) {
         self.log = None;
-        self.try_at = Instant::now() + TRY_AGAIN;
+        self.try_at = clock::now() + TRY_AGAIN;
         let why = trouble.to_string();
         *self.shared.trouble.lock() = Some(why.clone());
         if self.trouble.as_ref() != Some(&trouble) {
@@ -477,7 +478,7 @@ impl Writer {
 
     /// Everything that came in goes to disk as one, and is answered.
     fn commit(&mut self) {
-        let rests = self.log.is_none() || self.failed.is_some_and(|at| at.elapsed() < TRY_AGAIN);
+        let rests = self.log.is_none() || self.failed.is_some_and(|at| clock::now().since(at) < TRY_AGAIN);
         if self.keepers.is_empty() && rests {
             // What is settled is in force; it is written down when the disk takes it.
             self.unsaved.append(&mut self.batch);
@@ -518,7 +519,7 @@ impl Writer {
                 for (_, reply) in keepers {
                     let _ = reply.send(Err(Refused::Trouble(why.clone())));
                 }
-                (self.failed, self.try_at) = (Some(Instant::now()), Instant::now());
+                (self.failed, self.try_at) = (Some(clock::now()), clock::now());
             }
         }
     }

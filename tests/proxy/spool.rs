@@ -292,7 +292,8 @@ fn data_is_not_kept_where_it_may_not_lie() {
         ),
         std::path::Path::new("test.yaml"),
     );
-    let problems = refused.err().expect("check refuses it").headlines().join("\n");
+    let Err(problems) = refused else { panic!("check takes it") };
+    let problems = problems.headlines().join("\n");
     assert!(problems.contains("residency allows [eu], this edge stands in us"), "{problems}");
 }
 
