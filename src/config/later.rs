@@ -14,10 +14,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 ];
 
 /// Accepted with a warning: nothing breaks, but it does not happen yet.
-const INACTIVE: &[(&str, &str)] = &[
-    ("services.*.protocol=h2", "backends are spoken to in HTTP/1.1 for now"),
-    ("services.*.protocol=auto", "backends are spoken to in HTTP/1.1 for now"),
-];
+const INACTIVE: &[(&str, &str)] = &[];
 
 /// Finds both kinds in the tree.
 pub(super) fn check(checker: &mut Checker<'_>) {

@@ -310,6 +310,7 @@ impl<'p> Exchange<'p> {
             return self.machine.ended(plan.id, Outcome::Connect, Sent::Nothing, now);
         };
         let message = self.message(plan);
+        let target = if message.upgrade { target.over_http1() } else { target };
         self.legs[slot] = Some(Leg::start(plan, flight, self.worker, target, message, self.streaming));
     }
 

@@ -22,6 +22,7 @@ use super::exchange;
 use super::upload::Fault;
 use super::worker::Worker;
 use crate::clock;
+use crate::http1::over_http2::{add, trailers_from_http2, trailers_to_http2};
 use crate::http1::{self, BodyFraming, Encoder, Head, Piece, ResponseHead, forward};
 use crate::model::policy::HeaderOps;
 use crate::model::time::Moment;
@@ -30,7 +31,7 @@ use ::h2::server::{Builder, Connection, SendResponse};
 use ::h2::{Reason, RecvStream, SendStream};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use pingora_core::protocols::Stream;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -227,7 +228,7 @@ impl H2 {
             }
             Some(Err(_)) => Poll::Ready(Err(Fault::Gone)),
             None => match ready!(self.recv.poll_trailers(cx)) {
-                Ok(trailers) => Poll::Ready(Ok(Piece::End(trailers.map(|t| Box::new(trailers_onward(&t)))))),
+                Ok(trailers) => Poll::Ready(Ok(Piece::End(trailers.map(|t| Box::new(trailers_from_http2(&t)))))),
                 Err(_) => Poll::Ready(Err(Fault::Gone)),
             },
         }
@@ -274,7 +275,7 @@ impl H2 {
         if self.encoder.left().is_some_and(|left| left > 0) {
             return Err(());
         }
-        self.end = Some(trailers.map(trailers_home).filter(|t| !t.is_empty()));
+        self.end = Some(trailers.map(trailers_to_http2).filter(|t| !t.is_empty()));
         Ok(())
     }
 
@@ -383,42 +384,4 @@ fn response(head: &ResponseHead, ops: &HeaderOps, region: Option<&str>) -> Respo
         add(headers, b"evenkeel-region", region.as_bytes());
     }
     response
-}
-
-/// Both were checked by the strict parser, but for bytes that `http` is stricter about: such a field is left out.
-fn add(headers: &mut HeaderMap, name: &[u8], value: &[u8]) {
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-        headers.append(name, value);
-    }
-}
-
-fn trailers_home(trailers: &Head) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    trailers.iter().for_each(|(name, value)| add(&mut map, name, value));
-    map
-}
-
-/// What may stand in trailers (RFC 9110 section 6.5.1): nothing that frames, routes or authenticates.
-fn trailers_onward(trailers: &HeaderMap) -> Head {
-    const FORBIDDEN: [&str; 14] = [
-        "connection",
-        "content-length",
-        "transfer-encoding",
-        "host",
-        "upgrade",
-        "te",
-        "trailer",
-        "expect",
-        "authorization",
-        "cookie",
-        "via",
-        "max-forwards",
-        "forwarded",
-        "keep-alive",
-    ];
-    let mut head = Head::default();
-    for (name, value) in trailers.iter().filter(|(n, _)| !FORBIDDEN.contains(&n.as_str()) && !n.as_str().starts_with("x-forwarded")) {
-        head.append(Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
-    }
-    head
 }

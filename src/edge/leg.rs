@@ -14,7 +14,8 @@
 //! Where the answer is to be judged as a whole (`Message::whole`), its body is read here as well, within the same times.
 //!
 //! A kept connection that ends without a byte of an answer was most likely closed while our request was on its way. What is safe to
-//! repeat is repeated at once on a fresh connection to the same endpoint; that is not held against anybody.
+//! repeat is repeated at once on a fresh connection to the same endpoint; that is not held against anybody. The same goes for a stream
+//! that the endpoint refused unseen; refused once more, it counts as an endpoint with too much to do.
 
 use super::downstream::Downstream;
 use super::truth;
@@ -238,8 +239,11 @@ impl<'p> Leg<'p> {
                 }
                 Poll::Ready(Ok(Event::End(trailers))) => return Poll::Ready(self.read(true, trailers)),
                 Poll::Ready(Err(why)) => {
-                    let stale = self.stale(&why, upload);
-                    return Poll::Ready(if stale { Turn::Stale } else { Turn::Failed(Outcome::Reset) });
+                    return Poll::Ready(match why {
+                        _ if self.stale(&why, upload) => Turn::Stale,
+                        Failure::Refused => Turn::Failed(Outcome::Overload(503)),
+                        _ => Turn::Failed(Outcome::Reset),
+                    });
                 }
             }
         }
@@ -291,7 +295,11 @@ impl<'p> Leg<'p> {
 
     fn stale(&mut self, why: &Failure, upload: &Upload) -> bool {
         let Link::Up(conn) = &self.link else { return false };
-        let dead = matches!(why, Failure::Closed | Failure::Broken(_)) && conn.is_reused() && !conn.heard();
+        let dead = match why {
+            Failure::Closed | Failure::Broken(_) => conn.is_reused() && !conn.heard(),
+            Failure::Refused | Failure::Leaving => true,
+            Failure::Malformed(_) | Failure::Truncated => false,
+        };
         dead && upload.whole() && self.message.again[conn.sent() as usize] && std::mem::take(&mut self.again)
     }
 

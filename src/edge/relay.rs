@@ -213,7 +213,9 @@ pub(super) async fn answer<'p>(
 pub(super) async fn tunnel<'p>(mut way: Way<'_, '_, 'p>, conn: Conn) -> Relayed<'p> {
     // What follows is no answer any more, and takes no room among those that are.
     way.done();
-    let (mut up, first) = conn.into_upgraded();
+    let Some((mut up, first)) = conn.into_upgraded() else {
+        return Relayed { flight: way.flight, ending: Ending::Broken, blame: Blame::Backend, sent: 0, why: Some("no tunnel over HTTP/2") };
+    };
     let mut sent = first.len() as u64;
     way.down.push_raw(first);
     let (mut out, mut in_ended, mut out_ended) = (BytesMut::new(), false, false);

@@ -261,6 +261,7 @@ impl Worker {
                 warm: service.idle.warm.div_ceil(self.threads),
                 timeout: service.idle.timeout,
             },
+            protocol: service.protocol,
             tls,
         })
     }

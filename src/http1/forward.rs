@@ -91,7 +91,7 @@ pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut) {
     let free = |name: &str| plain || !changed(o.headers, name.as_bytes());
     if free("via") {
         out.put_slice(match (o.http2, r.version) {
-            (true, _) => b"Via: 2 evenkeel\r\n",
+            (true, _) | (_, Version::Http2) => b"Via: 2 evenkeel\r\n",
             (_, Version::Http11) => b"Via: 1.1 evenkeel\r\n",
             (_, Version::Http10) => b"Via: 1.0 evenkeel\r\n",
         });
@@ -335,7 +335,14 @@ fn each_added_field(r: &ResponseHead, ops: &HeaderOps, plain: bool, mut f: impl 
         f(name, value);
     }
     if r.status >= 200 && (plain || !changed(ops, b"via")) {
-        f(b"Via", if r.version == Version::Http11 { b"1.1 evenkeel" } else { b"1.0 evenkeel" });
+        f(
+            b"Via",
+            match r.version {
+                Version::Http10 => b"1.0 evenkeel",
+                Version::Http11 => b"1.1 evenkeel",
+                Version::Http2 => b"2 evenkeel",
+            },
+        );
     }
     for (name, value) in ops.set.iter().filter(|(n, _)| settable(n)) {
         f(name.as_str().as_bytes(), value.as_bytes());

@@ -21,6 +21,7 @@ pub mod forward;
 mod from_http2;
 pub mod head;
 mod names;
+pub mod over_http2;
 pub mod request;
 pub mod response;
 mod target;
@@ -57,6 +58,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2: what was said there is read as HTTP/1.1, and only `Via` tells.
+    Http2,
 }
 
 /// A request that is refused before anybody is asked.

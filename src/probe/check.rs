@@ -29,13 +29,14 @@ pub struct Question {
     health: Health,
     target: Target,
     host: String,
-    /// HTTP/2: for gRPC, and where the service speaks nothing else.
+    /// HTTP/2: for gRPC, and where the service speaks nothing else. Otherwise what the TLS handshake comes to.
     h2: bool,
 }
 
 impl Question {
     /// What a service wants its endpoint asked.
     pub fn new(health: &Health, service: &Service, tls: Option<&Arc<ClientTls>>, endpoint: &Endpoint) -> Self {
+        let h2 = health.kind == HealthKind::Grpc || service.protocol == Protocol::H2;
         let mut address = endpoint.address;
         address.set_port(health.port.unwrap_or(address.port()));
         let host = health.host.clone().unwrap_or_else(|| address.to_string());
@@ -44,11 +45,12 @@ impl Question {
             id: 0,
             address,
             epoch: 0,
+            protocol: if h2 { Protocol::H2 } else { service.protocol },
             connect_timeout: health.timeout,
             idle: IdleConnections { max: 0, timeout: Duration::ZERO, warm: 0 },
             tls: tls.map(|t| (t.clone(), t.name(&name, address.ip()))),
         };
-        Self { health: health.clone(), target, host, h2: health.kind == HealthKind::Grpc || service.protocol == Protocol::H2 }
+        Self { health: health.clone(), target, host, h2 }
     }
 
     /// Asks.
@@ -65,26 +67,27 @@ impl Question {
     }
 
     async fn exchange(&self, stream: Stream) -> Result<ProbeVerdict, hyper::Error> {
+        let h2 = self.h2 || stream.alpn() == Some(b"h2");
         let io = TokioIo::new(stream);
-        if self.h2 {
+        if h2 {
             let (mut requests, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-            let answer = async { self.judge(requests.send_request(self.request()).await?).await };
+            let answer = async { self.judge(requests.send_request(self.request(true)).await?).await };
             alongside(connection, answer).await
         } else {
             let (mut requests, connection) = hyper::client::conn::http1::handshake(io).await?;
-            let answer = async { self.judge(requests.send_request(self.request()).await?).await };
+            let answer = async { self.judge(requests.send_request(self.request(false)).await?).await };
             alongside(connection, answer).await
         }
     }
 
-    fn request(&self) -> Request<Full<Bytes>> {
+    fn request(&self, h2: bool) -> Request<Full<Bytes>> {
         let scheme = if self.target.tls.is_some() { "https" } else { "http" };
         let grpc = self.health.kind == HealthKind::Grpc;
         let path = if grpc { "/grpc.health.v1.Health/Check" } else { &*self.health.path };
         // HTTP/2 wants the whole URI, HTTP/1.1 the path and a Host.
-        let uri = if self.h2 { format!("{scheme}://{}{path}", self.host) } else { path.into() };
+        let uri = if h2 { format!("{scheme}://{}{path}", self.host) } else { path.into() };
         let mut r = Request::builder().uri(uri).header("user-agent", concat!("evenkeel-probe/", env!("CARGO_PKG_VERSION")));
-        if !self.h2 {
+        if !h2 {
             r = r.header("host", &self.host).header("connection", "close");
         }
         if grpc {

@@ -26,9 +26,10 @@ use crate::clock;
 use crate::live::{Inbox, Published};
 use crate::model::dice::Dice;
 use crate::model::id::*;
+use crate::model::policy::HealthKind;
 use crate::model::signal::{Probe, ProbeVerdict};
 use crate::model::time::{Duration, Moment};
-use crate::model::topology::{Service, Table};
+use crate::model::topology::{Protocol, Service, Table};
 use crate::model::view::{Compiled, State, View};
 use crate::upstream::tls::ClientTls;
 use check::Question;
@@ -121,7 +122,8 @@ impl Rounds {
         let mut old = std::mem::take(&mut self.posts);
         for service in &t.services {
             let Some(health) = &service.health else { continue };
-            let tls = match service.tls.as_ref().map(|tls| ClientTls::build(tls, service.protocol)).transpose() {
+            let protocol = if health.kind == HealthKind::Grpc { Protocol::H2 } else { service.protocol };
+            let tls = match service.tls.as_ref().map(|tls| ClientTls::build(tls, protocol)).transpose() {
                 Ok(tls) => tls.map(Arc::new),
                 Err(why) => {
                     tracing::error!("service {} is not probed, live traffic alone decides: {why}", service.name);

@@ -408,7 +408,8 @@ impl Attempt {
         match outcome {
             Outcome::Ok => false,
             Outcome::Status(s) => self.repeatable[sent as usize] && route(&self.facts, view).retry.statuses.contains(&s),
-            Outcome::Overload(_) => self.facts.safe && !self.moved_by_overload,
+            // A write moves on where the endpoint refused it unseen.
+            Outcome::Overload(_) => (self.facts.safe || sent == Sent::Nothing) && !self.moved_by_overload,
             _ => self.repeatable[sent as usize],
         }
     }

@@ -2,7 +2,7 @@
 
 use super::stream::Stream;
 use super::tls::ClientTls;
-use crate::model::topology::IdleConnections;
+use crate::model::topology::{IdleConnections, Protocol};
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::future::Future;
@@ -32,8 +32,29 @@ pub struct Target {
     pub connect_timeout: Duration,
     /// Idle connections of this thread to this endpoint: `max` and `warm` are the thread's part of the configured ones.
     pub idle: IdleConnections,
+    /// What to speak. `Auto` without TLS is HTTP/1.1: there is nothing to agree by.
+    pub protocol: Protocol,
     /// TLS and the name to ask for.
     pub tls: Option<(Arc<ClientTls>, ServerName<'static>)>,
+}
+
+impl Target {
+    /// For a request that only HTTP/1.1 can carry (an upgrade), where the endpoint lets us choose.
+    #[must_use]
+    pub fn over_http1(mut self) -> Self {
+        if self.protocol == Protocol::Auto {
+            self.protocol = Protocol::Http1;
+        }
+        self
+    }
+    /// Whether a connection may turn out to be HTTP/2.
+    pub(super) fn may_be_h2(&self) -> bool {
+        match self.protocol {
+            Protocol::Http1 => false,
+            Protocol::H2 => true,
+            Protocol::Auto => self.tls.is_some(),
+        }
+    }
 }
 
 /// A connection that could not be had. No byte of any request was handed over.
@@ -41,7 +62,7 @@ pub struct Target {
 pub struct DialError {
     /// Where to.
     pub address: SocketAddr,
-    /// At which step: `connect` or `tls handshake`.
+    /// At which step: `connect`, `tls handshake` or `http/2`.
     pub step: &'static str,
     /// Why; of kind `TimedOut` where the time ran out.
     pub source: io::Error,
@@ -86,7 +107,7 @@ impl Dial for TcpDial {
             match &to.tls {
                 None => Ok(Stream::Plain(tcp)),
                 Some((tls, name)) => {
-                    let handshake = tls.connector().connect(name.clone(), tcp);
+                    let handshake = tls.connector(to.protocol).connect(name.clone(), tcp);
                     let stream = within(to.connect_timeout, handshake).await.map_err(fail("tls handshake"))?;
                     Ok(Stream::Tls(Box::new(stream)))
                 }

@@ -6,7 +6,7 @@
 //! event(): Flushed | Heard | Interim* | Head | Data* | End    read as the caller asks for it
 //! ```
 //!
-//! Both directions run at once: [`Conn::event`] writes what is queued and reads what has come, so an
+//! Both directions run at once: [`Conn::poll_event`] writes what is queued and reads what has come, so an
 //! answer before the end of the request is seen at once. It may be dropped at any await without loss.
 //!
 //! **Back-pressure.** Reading happens only while `event` is awaited; writing is bounded by the caller, who
@@ -16,16 +16,17 @@
 //! without body) is kept until [`Conn::release`]. An endpoint that applies only complete requests cannot have
 //! applied one whose last byte never left this process, so it may be sent elsewhere even when it is a write.
 
+use super::conn::{Begin, Event, Failure};
 use super::dial::Target;
 use super::outbox::Outbox;
 use super::stream::{Delivery, Stream};
-use crate::http1::{BodyError, BodyFraming, Decoder, Head, Piece, ResponseHead, ResponseParser};
+use crate::http1::{BodyError, BodyFraming, Decoder, Head, Piece, ResponseParser};
 use crate::model::outcome::Sent;
 use crate::model::topology::IdleConnections;
 use bytes::{Bytes, BytesMut};
 use rustls::pki_types::ServerName;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
@@ -35,63 +36,6 @@ use tokio::io::AsyncReadExt;
 const FIRST_READ: usize = 16 << 10;
 /// Later reads.
 const READ: usize = 64 << 10;
-
-/// What an exchange begins with.
-#[derive(Debug)]
-pub struct Begin {
-    /// The request head as it goes out, the empty line included.
-    pub head: BytesMut,
-    /// How the body is sent, as the head says.
-    pub framing: BodyFraming,
-    /// The request is HEAD: its answer has no body.
-    pub is_head: bool,
-    /// The head asks for an upgrade.
-    pub upgrade: bool,
-    /// Keep the last byte of the request until [`Conn::release`].
-    pub hold: bool,
-}
-
-/// What happened on a connection.
-#[derive(Debug)]
-pub enum Event {
-    /// All that was pushed has been handed to the kernel (but for a held byte).
-    Flushed,
-    /// The first bytes of the answer came, but not yet its whole head.
-    Heard,
-    /// An interim answer; another head follows.
-    Interim(Box<ResponseHead>),
-    /// The answer's head; 101 included, after which [`Conn::into_upgraded`] has the stream.
-    Head(Box<ResponseHead>),
-    /// A stretch of the answer's body.
-    Data(Bytes),
-    /// The end of the answer. Comes once, also after an answer without body.
-    End(Option<Box<Head>>),
-}
-
-/// Why an exchange broke.
-#[derive(Debug)]
-pub enum Failure {
-    /// The peer closed before its answer began.
-    Closed,
-    /// The connection broke.
-    Broken(io::Error),
-    /// The answer cannot be understood.
-    Malformed(&'static str),
-    /// The answer began, but its end never came.
-    Truncated,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("connection closed without an answer"),
-            Self::Broken(e) => write!(f, "connection broke: {e}"),
-            Self::Malformed(why) => write!(f, "malformed answer: {why}"),
-            Self::Truncated => f.write_str("answer broke off"),
-        }
-    }
-}
-impl std::error::Error for Failure {}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -172,7 +116,7 @@ impl Conn {
         self.heard
     }
 
-    /// Begins an exchange. Nothing is written before [`Conn::event`] is awaited.
+    /// Begins an exchange. Nothing is written before [`Conn::poll_event`] is asked.
     pub fn begin(&mut self, begin: Begin) {
         debug_assert!(self.phase == Phase::Idle);
         self.parser = ResponseParser::new(begin.is_head, begin.upgrade);
@@ -247,14 +191,8 @@ impl Conn {
         (self.stream, self.input.freeze())
     }
 
-    /// What happens next. After `End`, 101 or a failure there is nothing more to wait for.
-    pub async fn event(&mut self) -> Result<Event, Failure> {
-        poll_fn(|cx| self.poll_event(cx)).await
-    }
-
-    /// What can be told from bytes already read, without touching the socket: to put a head and the beginning
-    /// of its body into one write.
-    pub fn ready(&mut self) -> Result<Option<Event>, Failure> {
+    /// What can be told from bytes already read, without touching the socket.
+    fn ready(&mut self) -> Result<Option<Event>, Failure> {
         let event = self.decode();
         if event.is_err() {
             self.phase = Phase::Failed;
@@ -262,7 +200,7 @@ impl Conn {
         event
     }
 
-    /// [`Conn::event`] for those who poll.
+    /// What happens next. After `End`, 101 or a failure there is nothing more to wait for.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
         // An answer may have come before a write failed: an endpoint that refuses a body closes early. So reading goes on.
         if self.out.poll_send(&mut self.stream, cx) == Poll::Ready(true) {

@@ -1,6 +1,6 @@
 //! The request on its way out: what is queued, what is held back, and how much the peer may have seen.
 
-use super::h1::Begin;
+use super::conn::Begin;
 use super::stream::Stream;
 use crate::http1::{BodyError, BodyFraming, Encoder, Head};
 use crate::model::outcome::Sent;

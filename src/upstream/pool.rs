@@ -1,18 +1,24 @@
-//! Idle connections of one worker thread.
+//! Connections of one worker thread: idle ones, and the way to new ones.
 //!
 //! The one used last is used next: it is the likeliest to be alive and warm, and what is not needed
 //! grows old at the other end. Connections of another epoch are dropped, not used: the control side
 //! bumps the epoch when a pool trips, because a host that lost power leaves sockets that look healthy.
+//!
+//! HTTP/2 connections are never idle in this sense: they stay here while requests run on them ([`Sharing`]).
 
+use super::conn::Conn;
 use super::dial::{Dial, DialError, Target};
-use super::h1::Conn;
+use super::h1;
+use super::sharing::{Found, Sharing};
 use super::stream::Stream;
 use crate::clock;
 use crate::model::time::Moment;
+use crate::model::topology::Protocol;
 use rustls::pki_types::ServerName;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
 use std::time::Duration;
 
 struct Idle {
@@ -44,9 +50,10 @@ pub struct Counts {
 
 /// Idle connections of one worker thread, and the way to new ones.
 pub struct Pool {
-    dialler: Box<dyn Dial>,
-    idle: RefCell<HashMap<u64, Vec<Idle>, BuildHasherDefault<IdHasher>>>,
-    counts: Cell<Counts>,
+    dialler: Rc<dyn Dial>,
+    idle: RefCell<ById<Vec<Idle>>>,
+    shared: Rc<Sharing>,
+    counts: Rc<Cell<Counts>>,
     /// As of the last [`Pool::sweep`]: idle times are counted in seconds, and the clock is not read twice a request for that.
     now: Cell<Moment>,
 }
@@ -54,7 +61,13 @@ pub struct Pool {
 impl Pool {
     /// An empty pool.
     pub fn new(dialler: impl Dial + 'static) -> Self {
-        Self { dialler: Box::new(dialler), idle: RefCell::default(), counts: Cell::default(), now: Cell::new(clock::now()) }
+        Self {
+            dialler: Rc::new(dialler),
+            idle: RefCell::default(),
+            shared: Rc::default(),
+            counts: Rc::default(),
+            now: Cell::new(clock::now()),
+        }
     }
 
     /// An idle connection, or a new one.
@@ -65,8 +78,17 @@ impl Pool {
         }
     }
 
-    /// An idle connection of the target's epoch that is still open and silent.
+    /// An idle connection of the target's epoch that is still open and silent, or a stream on one that is shared.
     pub fn reuse(&self, to: &Target) -> Option<Conn> {
+        if to.may_be_h2() {
+            if let Some(call) = self.shared.pick(to, false) {
+                self.count(|c| c.reused += 1);
+                return Some(Conn::H2(call));
+            }
+            if to.protocol == Protocol::H2 {
+                return None;
+            }
+        }
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&to.id)?;
         let now = self.now.get();
@@ -80,7 +102,7 @@ impl Pool {
             let mut found = list.remove(at);
             if found.usable(to.epoch, now) {
                 self.count(|c| c.reused += 1);
-                return Some(Conn::new(found.stream, to, true));
+                return Some(Conn::H1(h1::Conn::new(found.stream, to, true)));
             }
             self.count(|c| c.dropped += 1);
         }
@@ -89,10 +111,16 @@ impl Pool {
 
     /// A new connection, even where idle ones wait: for the second try after a reused one was dead.
     pub async fn dial(&self, to: &Target) -> Result<Conn, DialError> {
+        if to.may_be_h2() {
+            return match self.shared.dial(&self.dialler, &self.counts, to).await? {
+                Found::H1(stream) => Ok(Conn::H1(h1::Conn::new(stream, to, false))),
+                Found::H2(call) => Ok(Conn::H2(call)),
+            };
+        }
         match self.dialler.dial(to).await {
             Ok(stream) => {
                 self.count(|c| c.dialled += 1);
-                Ok(Conn::new(stream, to, false))
+                Ok(Conn::H1(h1::Conn::new(stream, to, false)))
             }
             Err(e) => {
                 self.count(|c| c.failed += 1);
@@ -102,7 +130,9 @@ impl Pool {
     }
 
     /// Takes a connection back. It is kept if it can carry another request and there is room; else closed.
+    /// A shared one was never given away.
     pub fn checkin(&self, conn: Conn) {
+        let Conn::H1(conn) = conn else { return };
         if !conn.is_reusable() {
             return;
         }
@@ -123,11 +153,11 @@ impl Pool {
         list.push(Idle { stream, epoch, since: self.now.get(), timeout, name });
     }
 
-    /// Opens connections until `idle.warm` of them wait for the endpoint. Returns how many it opened.
+    /// Opens connections until `idle.warm` of them wait for the endpoint, or one that is shared. Returns how many it opened.
     pub async fn warm(&self, to: &Target) -> Result<usize, DialError> {
         let mut opened = 0;
-        while self.fresh(to) < to.idle.warm.min(to.idle.max) {
-            let conn = self.dial(to).await?;
+        while !self.shared.any(to) && self.fresh(to) < to.idle.warm.min(to.idle.max) {
+            let Conn::H1(conn) = self.dial(to).await? else { return Ok(opened + 1) };
             let (stream, home) = conn.into_idle();
             self.keep(stream, home.id, home.epoch, home.idle.max, home.idle.timeout, home.name);
             opened += 1;
@@ -144,6 +174,8 @@ impl Pool {
             let epoch = i.epoch;
             i.usable(epoch, now)
         });
+        let dropped = self.shared.sweep(now);
+        self.count(|c| c.dropped += dropped);
     }
 
     /// Closes every idle connection of an endpoint.
@@ -155,11 +187,21 @@ impl Pool {
     /// endpoints that still exist, under the epoch their pool has now.
     pub fn retain(&self, keep: impl Fn(u64, u32) -> bool) {
         self.retain_idle(|id, i| keep(id, i.epoch));
+        let dropped = self.shared.retain(keep);
+        self.count(|c| c.dropped += dropped);
     }
 
-    /// Idle connections to an endpoint.
+    /// Idle connections to an endpoint. A shared one counts as many as one could want, for it has room for as many requests.
     pub fn idle(&self, id: u64) -> usize {
+        if self.shared.open(id) > 0 {
+            return usize::MAX;
+        }
         self.idle.borrow().get(&id).map_or(0, Vec::len)
+    }
+
+    /// HTTP/2 connections to an endpoint.
+    pub fn shared(&self, id: u64) -> usize {
+        self.shared.open(id)
     }
 
     /// What happened so far.
@@ -189,9 +231,12 @@ impl Pool {
     }
 }
 
+/// Something by endpoint.
+pub(super) type ById<T> = HashMap<u64, T, BuildHasherDefault<IdHasher>>;
+
 /// Endpoint ids are made by us, so a keyed hash buys nothing.
 #[derive(Default)]
-struct IdHasher(u64);
+pub(super) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

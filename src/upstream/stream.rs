@@ -51,6 +51,14 @@ impl Stream {
         }
     }
 
+    /// What was agreed on in the TLS handshake; `None`: nothing, or there was none.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(s) => s.get_ref().1.alpn_protocol(),
+            Self::Plain(_) | Self::Other(_) => None,
+        }
+    }
+
     /// What the kernel knows of the peer's acknowledgements (`TCP_INFO`, one system call); `None` where
     /// there is no TCP, or the connection is already broken.
     pub fn delivery(&self) -> Option<Delivery> {

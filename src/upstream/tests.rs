@@ -1,6 +1,7 @@
 //! Exchanges with sound and unsound endpoints: over pipes in virtual time, and over loopback where the kernel's part matters.
 
 mod exchange;
+mod h2;
 mod pool;
 mod tcp;
 
@@ -48,6 +49,7 @@ fn target(address: SocketAddr) -> Target {
         epoch: 1,
         connect_timeout: Duration::from_millis(250),
         idle: IdleConnections { max: 3, timeout: Duration::from_secs(30), warm: 2 },
+        protocol: crate::model::topology::Protocol::Http1,
         tls: None,
     }
 }

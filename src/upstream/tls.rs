@@ -14,6 +14,8 @@ use tokio_rustls::TlsConnector;
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    /// Where both protocols are offered: the offer for a request that needs HTTP/1.1.
+    http1: Option<Arc<ClientConfig>>,
     sni: Option<ServerName<'static>>,
 }
 
@@ -47,7 +49,12 @@ impl ClientTls {
             Some(Ok(name)) => Some(name),
             Some(Err(_)) => return Err(format!("tls.sni: {:?} is neither a host name nor an address", tls.sni.as_deref().unwrap_or(""))),
         };
-        Ok(Self { config: Arc::new(config), sni })
+        let http1 = (protocol == Protocol::Auto).then(|| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Arc::new(config)
+        });
+        Ok(Self { config: Arc::new(config), http1, sni })
     }
 
     /// The name to ask for: the configured one, else the request's host, else the endpoint's address.
@@ -56,8 +63,9 @@ impl ClientTls {
         self.sni.clone().or_else(asked).unwrap_or_else(|| ServerName::from(address))
     }
 
-    pub(super) fn connector(&self) -> TlsConnector {
-        TlsConnector::from(self.config.clone())
+    pub(super) fn connector(&self, protocol: Protocol) -> TlsConnector {
+        let config = self.http1.as_ref().filter(|_| protocol == Protocol::Http1).unwrap_or(&self.config);
+        TlsConnector::from(config.clone())
     }
 }
 

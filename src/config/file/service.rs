@@ -15,7 +15,7 @@ block! {
         pub weights: Named<u32>,
         /// Tiers of regions for this service, instead of the regions' own.
         pub tiers: Named<u32>,
-        /// Towards the backend.
+        /// Towards the backend. Upgrades (WebSocket) need HTTP/1.1: `http1`, or `auto` where the endpoint offers both.
         pub protocol: Protocol,
         /// TLS towards the backend; null: plain.
         pub tls: Option<Tls>,

@@ -68,7 +68,7 @@ async fn bodies_flow_and_both_ways_at_once() {
     assert_eq!(conn.sent(), Sent::Incomplete);
     end.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await.unwrap();
     assert!(matches!(conn.event().await, Ok(Event::Head(_))));
-    assert!(matches!(conn.ready(), Ok(Some(Event::Data(b))) if b == "a"));
+    assert!(matches!(conn.event().await, Ok(Event::Data(b)) if b == "a"));
     conn.push(" world".into()).unwrap();
     conn.finish(None).unwrap();
     end.write_all(b"0\r\n\r\n").await.unwrap();
@@ -163,7 +163,7 @@ async fn upgrades_hand_the_stream_over() {
     end.write_all(b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nfirst").await.unwrap();
     assert_eq!(story(&mut conn).await, ["head 101"]);
     assert!(!conn.is_reusable());
-    let (mut stream, first) = conn.into_upgraded();
+    let (mut stream, first) = conn.into_upgraded().unwrap();
     assert_eq!(first, "first");
     stream.write_all(b"x").await.unwrap();
     assert!(got(&mut end).await.ends_with("\r\n\r\nx"));
