@@ -12,6 +12,7 @@
 //! | `tls_handshake_timeout` | accept | handshake done | close |
 //! | `header_timeout` | first byte of a head (the first head: from accept) | its empty line | 408 (nothing, if not a byte came), close |
 //! | `idle_timeout` | end of an answer | first byte of the next head | close |
+//! | [`LEAVING`] | the process drains, and nothing is under way | first byte of the next head | close |
 //!
 //! Closing never eats an answer: a socket that is closed while the client still sends makes the kernel send a reset, and
 //! the reset makes the client drop what it has not read yet. So after an early answer the rest of the request is read and
@@ -44,6 +45,10 @@ use tokio::sync::OwnedSemaphorePermit;
 const LINGER_BYTES: usize = 256 << 10;
 /// And for how long.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// A client that has used its connection may be sending the next request just when we drain. It is still answered, with
+/// `Connection: close`; who says nothing for so long is most likely not about to.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// Who is at the other end, and what the listener grants them.
 #[derive(Debug)]
@@ -192,6 +197,7 @@ async fn next(worker: &Worker, h1: &mut H1, alarm: &mut Alarm, served: u64) -> N
     };
     let mut begun = served == 0 || !h1.input.is_empty();
     let mut until: Option<Moment> = None;
+    let mut leaving: Option<Moment> = None;
     poll_fn(|cx| {
         loop {
             let picture = worker.published.load();
@@ -202,7 +208,10 @@ async fn next(worker: &Worker, h1: &mut H1, alarm: &mut Alarm, served: u64) -> N
             }
             drop(picture);
             if worker.draining() && h1.input.is_empty() && (served > 0 || begun && h1.fin()) {
-                return Poll::Ready(Next::Close);
+                let at = *leaving.get_or_insert_with(|| clock::now() + LEAVING);
+                if h1.fin() || clock::now() >= at {
+                    return Poll::Ready(Next::Close);
+                }
             }
             match h1.poll_fill_head(cx) {
                 Poll::Ready(Ok(1..)) => {
@@ -213,7 +222,8 @@ async fn next(worker: &Worker, h1: &mut H1, alarm: &mut Alarm, served: u64) -> N
                 Poll::Ready(_) => return Poll::Ready(Next::Close),
                 Poll::Pending => {
                     let at = *until.get_or_insert_with(|| clock::now() + if begun { header } else { idle });
-                    std::task::ready!(alarm.poll(cx, at));
+                    let leave = leaving.filter(|_| h1.input.is_empty());
+                    std::task::ready!(alarm.poll(cx, leave.map_or(at, |leave| leave.min(at))));
                     return Poll::Ready(if h1.input.is_empty() { Next::Close } else { Next::Refuse(answer::late_head()) });
                 }
             }

@@ -27,7 +27,7 @@ use super::message::Ids;
 use super::truth::{Truth, Unbelieved};
 use super::upload::{Fault, Upload};
 use super::worker::{Kept, Worker};
-use super::{access, message};
+use super::{access, grpc, message};
 use crate::clock;
 use crate::http1::{BodyFraming, RequestHead, ResponseHead};
 use crate::live::{Flight, Picture};
@@ -63,6 +63,7 @@ pub(crate) async fn run(worker: &Rc<Worker>, guest: &Guest, request: &RequestHea
             Exchange::new(worker, guest, &picture, (keyed.as_ref().unwrap_or(request), keyed.is_some()), route, down, alarm, began)
         }
         Err(reply) => {
+            let reply = if grpc::Call::of(request, began).is_some() { grpc::reply(&reply) } else { reply };
             down.say(&reply);
             let ending = flushed(&mut down, alarm, picture.view.topology().limits.body_timeout).await;
             access::refused(worker, guest, request, &reply, down.protocol(), began);
@@ -182,6 +183,8 @@ pub(super) struct Exchange<'p> {
     began: Moment,
     attempts: u8,
     streaming: bool,
+    /// The request is a gRPC call.
+    grpc: Option<grpc::Call>,
     half_closed: Option<Moment>,
 }
 
@@ -205,10 +208,15 @@ impl<'p> Exchange<'p> {
             facts.priority = Priority::Sheddable;
         }
         let streaming = !matches!(request.framing, BodyFraming::None | BodyFraming::Length(0));
+        let grpc = grpc::Call::of(request, began);
         let mut machine = Attempt::new(facts, &picture.view).with_affinity(facts::affinity(topology, route, request, guest));
+        if let Some(call) = &grpc {
+            machine = machine.with_patience(call.until);
+        }
         let upload = if streaming {
             machine.streams();
-            Upload::new(&topology.limits, &worker.replay, facts.repeatable(&route.retry, Sent::Incomplete))
+            let upload = Upload::new(&topology.limits, &worker.replay, facts.repeatable(&route.retry, Sent::Incomplete));
+            if grpc.is_some() { upload.quiet(route.idle_timeout) } else { upload }
         } else {
             Upload::none()
         };
@@ -235,6 +243,7 @@ impl<'p> Exchange<'p> {
             began,
             attempts: 0,
             streaming,
+            grpc,
             half_closed: None,
         }
     }
@@ -317,8 +326,12 @@ impl<'p> Exchange<'p> {
     fn message(&self, plan: Try) -> Message {
         let facts = self.machine.facts();
         let endpoint = &self.picture.view.topology().endpoints[plan.endpoint.at()];
+        let mut head = message::encode(self.request, self.guest, self.route, &self.ids, self.down.http2(), &endpoint.name);
+        if let Some(call) = self.grpc.as_ref().filter(|_| plan.id > 0) {
+            call.again(&mut head);
+        }
         Message {
-            head: message::encode(self.request, self.guest, self.route, &self.ids, self.down.http2(), &endpoint.name),
+            head,
             framing: self.request.framing,
             is_head: self.request.method == crate::http1::Method::Head,
             upgrade: facts.upgrade,
@@ -385,7 +398,10 @@ impl<'p> Exchange<'p> {
         let leg = self.legs[i].take()?;
         let (now, plan) = (clock::now(), leg.plan);
         let retry_after = head.status == 503 && head.head.get("retry-after").is_some();
-        let mut outcome = classify::status(head.status, retry_after, self.route);
+        let mut outcome = match self.grpc.and_then(|_| grpc::said(&head)) {
+            Some(code) => crate::steer::grpc::outcome(code),
+            None => classify::status(head.status, retry_after, self.route),
+        };
         let mut unbelieved = None;
         if let (Outcome::Ok, Some(truth), Some(read)) = (outcome, &mut self.truth, early.as_ref().filter(|e| e.ended)) {
             let unproven = plan.trial || self.picture.view.pools[plan.pool.at()].state != State::Serving;

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -33,6 +33,8 @@ pub(super) const REST: Duration = Duration::from_millis(50);
 pub struct Listeners {
     doors: Mutex<Vec<Arc<Door>>>,
     workers: Mutex<Vec<mpsc::UnboundedSender<Arc<Door>>>>,
+    /// Sockets that listen already and wait for their listener to be configured.
+    inherited: Mutex<Vec<(SocketAddr, std::net::TcpListener)>>,
 }
 
 /// One listening socket.
@@ -80,6 +82,25 @@ impl Listeners {
         Arc::default()
     }
 
+    /// Take sockets that listen already: whoever is configured for such an address gets it, instead of binding anew.
+    pub fn inherit(&self, sockets: Vec<(SocketAddr, std::net::TcpListener)>) {
+        self.inherited.lock().extend(sockets);
+    }
+
+    /// Close inherited sockets that nobody was configured for, and tell which.
+    pub fn disown(&self) -> Vec<SocketAddr> {
+        self.inherited.lock().drain(..).map(|(at, _)| at).collect()
+    }
+
+    fn heirloom(&self, address: SocketAddr) -> Option<std::net::TcpListener> {
+        let mut inherited = self.inherited.lock();
+        // systemd's `ListenStream=8080` is one socket for both families.
+        let same =
+            |at: SocketAddr| at == address || at.port() == address.port() && at.ip().is_unspecified() && address.ip().is_unspecified();
+        let found = inherited.iter().position(|(at, _)| *at == address).or_else(|| inherited.iter().position(|(at, _)| same(*at)))?;
+        Some(inherited.swap_remove(found).1)
+    }
+
     /// A worker's stream of doors to accept at: those that are open now, then those that are opened.
     pub(super) fn subscribe(&self) -> mpsc::UnboundedReceiver<Arc<Door>> {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -103,7 +124,7 @@ impl Listeners {
                 }
             };
             let settings = Arc::new(Settings { config: config.clone(), tls });
-            match old.cloned().map_or_else(|| Door::bind(&settings), Ok) {
+            match old.cloned().map_or_else(|| Door::bind(&settings, self.heirloom(config.address)), Ok) {
                 Ok(door) => next.push((door, settings)),
                 Err(e) => problems.push(e),
             }
@@ -176,10 +197,10 @@ fn terminator(files: &crate::model::topology::ListenerTls, old: Option<&Arc<Door
 }
 
 impl Door {
-    fn bind(settings: &Arc<Settings>) -> Result<Arc<Self>, String> {
+    fn bind(settings: &Arc<Settings>, inherited: Option<std::net::TcpListener>) -> Result<Arc<Self>, String> {
         let config = &settings.config;
         let at = config.address;
-        let socket = open(at).map_err(|e| format!("listener {at}: {e}{}", advice(&e)))?;
+        let socket = inherited.map_or_else(|| open(at), Ok).map_err(|e| format!("listener {at}: {e}{}", advice(&e)))?;
         let local = socket.local_addr().map_err(|e| format!("listener {at}: {e}"))?;
         Ok(Arc::new(Self {
             address: at,
@@ -246,9 +267,9 @@ impl Door {
     }
 }
 
-impl AsRawFd for Door {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

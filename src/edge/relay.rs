@@ -8,6 +8,8 @@
 
 use super::alarm::Alarm;
 use super::downstream::{Downstream, Ending};
+use super::grpc;
+use super::leaving::Leaving;
 use super::leg::{Early, feed};
 use super::truth::Collect;
 use super::upload::Upload;
@@ -47,6 +49,8 @@ pub(super) struct Relayed<'p> {
     /// Body bytes handed to the client's side.
     pub(super) sent: u64,
     pub(super) why: Option<&'static str>,
+    /// What the trailers of a gRPC call said.
+    pub(super) said: Option<u8>,
 }
 
 /// What an answer passes through.
@@ -60,6 +64,12 @@ pub(super) struct Way<'a, 'c, 'p> {
     pub(super) good: bool,
     /// Where the answer is to be kept as well.
     pub(super) keep: Option<&'a mut Collect>,
+    /// It answers a gRPC call, whose trailers have the last word.
+    pub(super) grpc: Option<grpc::Call>,
+    /// What they said.
+    pub(super) said: Option<u8>,
+    /// Long ones end when their region is drained.
+    pub(super) leaving: Leaving<'a>,
 }
 
 impl Way<'_, '_, '_> {
@@ -68,7 +78,7 @@ impl Way<'_, '_, '_> {
         let now = clock::now();
         if let Some(mut flight) = self.flight.take() {
             flight.heard(now);
-            if self.good {
+            if self.good && self.said.is_none_or(|code| crate::steer::grpc::outcome(code) == Outcome::Ok) {
                 flight.end(now, Outcome::Ok);
             } else {
                 self.flight = Some(flight);
@@ -94,6 +104,9 @@ impl Way<'_, '_, '_> {
     fn end(&mut self, trailers: Option<&Head>) -> Result<(), ()> {
         if let Some(keep) = &mut self.keep {
             keep.end();
+        }
+        if self.grpc.is_some() && self.said.is_none() {
+            self.said = Some(grpc::ended(trailers));
         }
         self.down.end(trailers)
     }
@@ -124,9 +137,11 @@ pub(super) async fn answer<'p>(
     let (mut stream_at, mut received) = (None, way.upload.received);
     if early.is_some_and(|early| way.early(early).is_err()) {
         let why = Some("the answer is not as long as it said");
-        return Relayed { ending: Ending::Truncated, blame: Blame::Backend, sent, why, flight: way.flight };
+        return Relayed { ending: Ending::Truncated, blame: Blame::Backend, sent, why, flight: way.flight, said: None };
     }
     let end = |ending, blame, why| Poll::Ready((ending, blame, why));
+    // Of the client itself: it ends a call in the middle of its stream.
+    let patience = way.grpc.map_or(Moment::FAR, |call| call.until);
     let (ending, blame, why) = poll_fn(|cx| {
         loop {
             if let Some(up) = &mut conn {
@@ -191,8 +206,24 @@ pub(super) async fn answer<'p>(
                 until = now + way.idle;
                 stream_at.get_or_insert(now + STREAM);
             }
-            let due = stream_at.map_or(until, |at| until.min(at));
-            ready!(way.alarm.poll(cx, due));
+            let patience = if conn.is_some() { patience } else { Moment::FAR };
+            let leaving = if conn.is_some() { way.leaving.due() } else { Moment::FAR };
+            let due = stream_at.map_or(until, |at| until.min(at)).min(patience);
+            ready!(way.alarm.poll(cx, due.min(leaving)));
+            if leaving < due {
+                if way.leaving.over(clock::now()) {
+                    return end(Ending::Truncated, Blame::Nobody, Some("moved: its region is drained"));
+                }
+                continue;
+            }
+            if clock::now() >= patience {
+                // Dropped, so that the endpoint hears of it as well. It is not its fault: the answer had begun.
+                (conn, way.flight) = (None, None);
+                if way.end(Some(&grpc::too_late())).is_err() {
+                    return end(Ending::Truncated, Blame::Client, Some("the client's deadline passed"));
+                }
+                continue;
+            }
             if due < until {
                 stream_at = Some(Moment::FAR);
                 way.flight.iter_mut().for_each(Flight::park);
@@ -206,7 +237,7 @@ pub(super) async fn answer<'p>(
         }
     })
     .await;
-    Relayed { flight: way.flight, ending, blame, sent, why }
+    Relayed { flight: way.flight, ending, blame, sent, why, said: way.said }
 }
 
 /// Carry bytes both ways after 101, until both sides have ended, one broke, or nothing moved for the idle time.
@@ -214,12 +245,19 @@ pub(super) async fn tunnel<'p>(mut way: Way<'_, '_, 'p>, conn: Conn) -> Relayed<
     // What follows is no answer any more, and takes no room among those that are.
     way.done();
     let Some((mut up, first)) = conn.into_upgraded() else {
-        return Relayed { flight: way.flight, ending: Ending::Broken, blame: Blame::Backend, sent: 0, why: Some("no tunnel over HTTP/2") };
+        return Relayed {
+            flight: way.flight,
+            ending: Ending::Broken,
+            blame: Blame::Backend,
+            sent: 0,
+            why: Some("no tunnel over HTTP/2"),
+            said: None,
+        };
     };
     let mut sent = first.len() as u64;
     way.down.push_raw(first);
     let (mut out, mut in_ended, mut out_ended) = (BytesMut::new(), false, false);
-    let (mut moved, mut until) = (true, Moment::FAR);
+    let (mut moved, mut until, mut why) = (true, Moment::FAR, None);
     poll_fn(|cx| {
         loop {
             let mut turned = false;
@@ -275,10 +313,19 @@ pub(super) async fn tunnel<'p>(mut way: Way<'_, '_, 'p>, conn: Conn) -> Relayed<
             way.heard();
             until = clock::now() + way.idle;
         }
-        way.alarm.poll(cx, until)
+        loop {
+            ready!(way.alarm.poll(cx, until.min(way.leaving.due())));
+            if clock::now() >= until {
+                return Poll::Ready(());
+            }
+            if way.leaving.over(clock::now()) {
+                why = Some("moved: its region is drained");
+                return Poll::Ready(());
+            }
+        }
     })
     .await;
-    Relayed { flight: way.flight, ending: Ending::Broken, blame: Blame::Nobody, sent, why: None }
+    Relayed { flight: way.flight, ending: Ending::Broken, blame: Blame::Nobody, sent, why, said: None }
 }
 
 fn write_out(up: &mut Stream, out: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

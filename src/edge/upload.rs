@@ -96,6 +96,13 @@ impl Upload {
         upload
     }
 
+    /// Its client may say nothing for so long, and then as little as it likes.
+    #[must_use]
+    pub(crate) fn quiet(mut self, timeout: Duration) -> Self {
+        (self.bounds.timeout, self.bounds.min_rate) = (timeout, 0);
+        self
+    }
+
     /// Of a request without a body.
     pub(crate) fn none() -> Self {
         Self {

@@ -126,6 +126,10 @@ impl RequestHead {
     pub fn upgrade(&self) -> Option<&str> {
         self.upgrade.map(|u| u.text(&self.head.raw))
     }
+    /// Whether `TE` says that the client takes trailers.
+    pub fn wants_trailers(&self) -> bool {
+        self.te_trailers
+    }
     /// What routing looks at.
     pub fn facts(&self) -> RequestFacts<'_> {
         RequestFacts { method: self.method_text(), host: self.host(), path: self.path(), headers: &self.head }

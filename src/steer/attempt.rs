@@ -90,6 +90,8 @@ pub struct Attempt {
     /// By [`Sent`]: whether a failure after that much may be repeated.
     repeatable: [bool; 3],
     deadline: Moment,
+    /// The client waits no longer than that, whatever the route allows.
+    patience: Moment,
     /// The request's body is still coming in.
     streaming: bool,
     /// The body can no longer be replayed.
@@ -138,6 +140,7 @@ impl Attempt {
         let route = route(&facts, view);
         Self {
             deadline: facts.started + route.deadline,
+            patience: Moment::FAR,
             writes: route.retry.writes,
             repeatable: [Sent::Nothing, Sent::Incomplete, Sent::Complete].map(|s| facts.repeatable(&route.retry, s)),
             streaming: false,
@@ -161,6 +164,12 @@ impl Attempt {
         Self { affinity: key, ..self }
     }
 
+    /// The client has a deadline of its own (gRPC): the earlier one holds, also while its body is still coming in.
+    #[must_use]
+    pub fn with_patience(self, until: Moment) -> Self {
+        Self { patience: until, deadline: self.deadline.min(until), ..self }
+    }
+
     /// What it was made with.
     pub fn facts(&self) -> &Facts {
         &self.facts
@@ -175,14 +184,14 @@ impl Attempt {
     /// bound it) until [`Attempt::complete`].
     pub fn streams(&mut self) {
         self.streaming = true;
-        self.deadline = Moment::FAR;
+        self.deadline = self.patience;
     }
 
     /// The last byte of the request's body came in: the clock starts.
     pub fn complete(&mut self, view: &View, now: Moment) {
         self.streaming = false;
         self.facts.started = now;
-        self.deadline = now + route(&self.facts, view).deadline;
+        self.deadline = (now + route(&self.facts, view).deadline).min(self.patience);
         for r in &mut self.running {
             let held = now.since(r.started);
             (r.started, r.overdue_at, r.sent) = (now, r.overdue_at + held, Sent::Complete);

@@ -7,6 +7,7 @@
 //! | [`choose`] | which pool, which endpoint? | by share, then by load; never outside the route's residency |
 //! | [`patience`] | how long may it take? | the times of hedge, overdue, late, attempt and queue |
 //! | [`classify`] | what came of it? | an [`Outcome`](crate::model::outcome::Outcome) |
+//! | [`grpc`] | how long does a gRPC client wait, and what does a call's status mean? | a duration, an outcome |
 //! | [`guard`] | is a well-formed 200 plausible? | or which rule it breaks, and where |
 //! | [`eject`] | is this endpoint to be left alone? | for how long |
 //! | [`fallback`] | what do we say when we cannot? | the ways to try in order, and the answer that is always left |
@@ -23,6 +24,7 @@ pub mod eject;
 #[allow(missing_docs)]
 pub mod fake;
 pub mod fallback;
+pub mod grpc;
 pub mod guard;
 pub mod lastgood;
 pub mod patience;

@@ -83,12 +83,12 @@ pub fn hedge(after: HedgeAfter, pace: Pace) -> Option<Duration> {
     }
 }
 
-/// How long a request waits for room. Critical ones as long as the operator allows; normal ones a quarter of it, enough
-/// for a burst to pass; sheddable ones not at all, since an immediate refusal costs the client and us the least.
+/// How long a request waits for room. Critical ones as long as the operator allows; normal ones three quarters of it,
+/// which by default is longer than the control side needs to see a burst and make room (a tick is 10 ms); sheddable ones not at all, since an immediate refusal costs the client and us the least.
 pub fn queue(overload: &Overload, priority: Priority) -> Duration {
     match priority {
         Priority::Critical => overload.max_queue,
-        Priority::Normal => overload.max_queue / 4,
+        Priority::Normal => overload.max_queue * 3 / 4,
         Priority::Sheddable => Duration::ZERO,
     }
 }

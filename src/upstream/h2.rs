@@ -206,7 +206,8 @@ impl Call {
 
     fn open(&mut self, request: Request<()>) -> Result<(), ::h2::Error> {
         self.session().opens();
-        let whole = self.up.complete && !self.up.hold;
+        // What was pushed before the head went out follows it.
+        let whole = self.up.complete && !self.up.hold && self.up.queue.is_empty() && self.up.trailers.is_none();
         let (answer, stream) = self.session().requests().send_request(request, whole)?;
         (self.up.stream, self.up.ended, self.up.turn) = (Some(stream), whole, Some(self.session().turn()));
         self.answer = Answer::Waiting(answer);

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)] // real sockets and processes live on real time
 
 mod faults;
+mod http2;
 mod origin;
 mod spool;
 mod traffic;

@@ -45,8 +45,13 @@ impl World {
              health: null\n    idle_connections: {{warm: 0}}\n    pools:\n{pools}routes:\n  - {{name: all, match: {{path_prefix: /}}, service: app, {}}}\n{}",
             w.limits, w.route, w.more
         );
+        Self::of(&text)
+    }
+
+    /// Of a whole config.
+    pub fn of(text: &str) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let loaded = config::parse(&text, Path::new("test.yaml")).unwrap_or_else(|p| panic!("{:?}\n{text}", p.headlines()));
+        let loaded = config::parse(text, Path::new("test.yaml")).unwrap_or_else(|p| panic!("{:?}\n{text}", p.headlines()));
         let compiled = Arc::new(loaded.compile(1));
         let (inbox, from) = live::inbox();
         let beats = Arc::new(live::Beats::new(2));

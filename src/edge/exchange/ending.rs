@@ -2,6 +2,8 @@
 
 use super::super::answer::{self, Reply};
 use super::super::downstream::Ending;
+use super::super::grpc;
+use super::super::leaving::Leaving;
 use super::super::leg::Early;
 use super::super::linger::linger;
 use super::super::once::{SHARED, Said};
@@ -35,9 +37,12 @@ impl<'p> Exchange<'p> {
             flight.accepted();
         }
         let plan = Try { hedge: false, ..answer.plan };
-        let (told, blame, flight) = self.pass(answer, Some(flight), outcome == Outcome::Ok).await;
+        let (told, blame, flight, said) = self.pass(answer, Some(flight), outcome == Outcome::Ok).await;
         match (blame, flight) {
-            (Blame::Nobody, Some(flight)) => self.landed(plan, flight, outcome, clock::now()),
+            (Blame::Nobody, Some(flight)) => {
+                let outcome = said.filter(|_| outcome == Outcome::Ok).map_or(outcome, crate::steer::grpc::outcome);
+                self.landed(plan, flight, outcome, clock::now());
+            }
             (Blame::Backend, Some(flight)) => self.landed(plan, flight, Outcome::Reset, clock::now()),
             // The client's doing says nothing about the endpoint; or the attempt has ended well.
             _ => {}
@@ -47,7 +52,8 @@ impl<'p> Exchange<'p> {
 
     /// Pass an answer on to the client, and the rest of the request's body to the endpoint.
     /// `good`: the attempt counts as a success as soon as the answer was read to its end. What did not end so comes back.
-    async fn pass(&mut self, answer: Answer, flight: Option<Flight<'p>>, good: bool) -> (Told, Blame, Option<Flight<'p>>) {
+    /// So does what the trailers of a gRPC call said.
+    async fn pass(&mut self, answer: Answer, flight: Option<Flight<'p>>, good: bool) -> (Told, Blame, Option<Flight<'p>>, Option<u8>) {
         let Answer { plan, conn, next, head, early } = answer;
         let judged = early.as_ref().is_some_and(|e| e.ended);
         let mut keep = self.truth.as_ref().filter(|_| good).and_then(|t| t.keep(&head, judged));
@@ -61,7 +67,20 @@ impl<'p> Exchange<'p> {
         let region = self.shown_region(plan);
         self.down.head(&head, &self.route.response_headers, region.as_deref());
         let idle = self.route.idle_timeout;
-        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle, flight, good, keep: keep.as_mut() };
+        let said = self.grpc.and_then(|_| grpc::said(&head));
+        let way = Way {
+            down: &mut self.down,
+            upload: &mut self.upload,
+            alarm: self.alarm,
+            idle,
+            flight,
+            good,
+            keep: keep.as_mut(),
+            // What is no answer of gRPC's has a status of its own.
+            grpc: self.grpc.filter(|_| head.status == 200),
+            said,
+            leaving: Leaving::new(self.worker, Some(&self.picture.view.topology().pools[plan.pool.at()].name)),
+        };
         let relayed = match conn {
             Some(conn) if head.status == 101 => relay::tunnel(way, conn).await,
             conn => relay::answer(way, conn, early, next, &self.worker.upstream).await,
@@ -75,14 +94,15 @@ impl<'p> Exchange<'p> {
             (Some(truth), Some(copy)) => truth.put(copy, plan.pool),
             _ => {}
         }
-        let outcome = match (relayed.blame, head.status) {
-            (Blame::Backend, _) | (_, 500..) => RequestOutcome::Failed,
-            (_, 400..500) => RequestOutcome::ClientError,
+        let outcome = match (relayed.blame, head.status, relayed.said) {
+            (Blame::Backend, ..) | (_, 500.., _) => RequestOutcome::Failed,
+            (_, 400..500, _) => RequestOutcome::ClientError,
+            (_, _, Some(code)) => crate::steer::grpc::request_outcome(code),
             _ => RequestOutcome::Ok,
         };
         let (ending, sent, why) = (relayed.ending, relayed.sent, relayed.why);
         let told = Told { ending, status: head.status, outcome, answered_by: Some(plan), first_byte: Some(first_byte), sent, why };
-        (told, relayed.blame, relayed.flight)
+        (told, relayed.blame, relayed.flight, relayed.said)
     }
 
     /// No region could answer: say so as the route wants it said.
@@ -129,7 +149,18 @@ impl<'p> Exchange<'p> {
         self.upload.let_go();
         self.down.head(&head, &self.route.response_headers, None);
         let (idle, early) = (self.route.idle_timeout, Early { body, ended: true, trailers: None });
-        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle, flight: None, good: false, keep: None };
+        let way = Way {
+            down: &mut self.down,
+            upload: &mut self.upload,
+            alarm: self.alarm,
+            idle,
+            flight: None,
+            good: false,
+            keep: None,
+            grpc: None,
+            said: None,
+            leaving: Leaving::new(self.worker, None),
+        };
         let relayed = relay::answer(way, None, Some(early), 0, &self.worker.upstream).await;
         Told {
             ending: relayed.ending,
@@ -160,6 +191,8 @@ impl<'p> Exchange<'p> {
     }
 
     pub(super) async fn say(&mut self, reply: &Reply) -> Told {
+        let own = self.grpc.map(|_| grpc::reply(reply));
+        let reply = own.as_ref().unwrap_or(reply);
         self.down.say(reply);
         let first_byte = clock::now();
         Told {

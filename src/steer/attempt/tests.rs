@@ -296,7 +296,7 @@ fn hedges_start_at_their_time_with_a_token_and_only_once() {
 
 #[test]
 fn a_full_world_is_waited_for_briefly_by_those_that_matter() {
-    for (priority, patience) in [(Priority::Sheddable, 0), (Priority::Normal, 5), (Priority::Critical, 20)] {
+    for (priority, patience) in [(Priority::Sheddable, 0), (Priority::Normal, 15), (Priority::Critical, 20)] {
         let mut r = Run::new(Facts { priority, ..get(ANY) });
         r.live.inflight.borrow_mut().fill(50);
         let mut now = 0;
@@ -314,7 +314,8 @@ fn a_full_world_is_waited_for_briefly_by_those_that_matter() {
     r.ended(x, Outcome::Timeout, Sent::Complete, 300);
     r.live.inflight.borrow_mut().fill(50);
     r.waits(300, 304);
-    r.gives_up(305, Refusal::Deadline);
+    r.waits(305, 309);
+    r.gives_up(315, Refusal::Deadline);
 }
 
 #[test]

@@ -235,6 +235,26 @@ async fn a_broken_answer_is_not_taken_for_a_whole_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_is_all_there_follows_its_head() {
+    world(async {
+        let pipes = Pipes::default();
+        let pool = Pool::new(pipes.clone());
+        let mut conn = pool.checkout(&h2_target()).await.unwrap();
+        conn.begin(begin("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", BodyFraming::Chunked));
+        conn.push("hi".into()).unwrap();
+        conn.finish(None).unwrap();
+        tokio::select! { _ = conn.event() => panic!(), () = tokio::time::sleep(Duration::from_millis(1)) => {} }
+        let mut there = far(&pipes, 10).await;
+        let (request, _respond) = next(&mut there).await;
+        drive(there);
+        let mut up = request.into_body();
+        assert_eq!(up.data().await.unwrap().unwrap(), "hi");
+        assert!(up.data().await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_is_held_until_it_is_released() {
     world(async {
         let pipes = Pipes::default();
