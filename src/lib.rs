@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod discover;
 pub mod edge;
 pub mod http1;
 pub mod journal;

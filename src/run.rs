@@ -15,15 +15,18 @@
 //! copy of the last one that was applied.
 //!
 //! **Leaving** (SIGTERM, SIGINT): `/readyz` says 503 at once; after `edge.shutdown_delay` the listeners close; requests in flight
-//! get `edge.drain_timeout` to come to their end. A second signal ends the waiting.
+//! get `edge.drain_timeout` to come to their end. A second signal ends the waiting. SIGUSR2 starts the program again, which takes
+//! over ([`takeover`]); this process then leaves likewise.
 
 mod access;
 mod reload;
 mod system;
+mod takeover;
 
 use crate::admin;
 use crate::config::{self, Loaded, Problems};
 use crate::control::{Control, store};
+use crate::discover::Discovery;
 use crate::edge::{self, Edge};
 use crate::journal::{self, Journal};
 use crate::ledger::{self, Ledger};
@@ -34,11 +37,13 @@ use crate::model::topology::Topology;
 use crate::spool::{self, Spool};
 use crate::{clock, logging, probe};
 use reload::Reloader;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use system::{Asked, Signals};
+use takeover::{Counter, Estate, Predecessor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
@@ -49,6 +54,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Start from the copy of the last applied config, should the file be bad.
     pub last_good: bool,
+    /// Take the listening sockets over from the process that holds the state directory.
+    pub takeover: bool,
 }
 
 /// Why it cannot run: what went wrong, and what to do next.
@@ -119,6 +126,11 @@ struct House {
     reloader: Reloader,
     records: mpsc::Receiver<edge::access::Record>,
     admin: Option<tokio::net::TcpListener>,
+    /// A second handle to it, for a successor.
+    admin_socket: Option<Arc<(SocketAddr, TcpListener)>>,
+    predecessor: Option<Predecessor>,
+    /// Where a successor may ask; `None`: this process is inside another program, or there is no place.
+    counter: Option<Counter>,
     journal: Journal,
     spool: Spool,
     log: Arc<logging::Log>,
@@ -127,12 +139,15 @@ struct House {
 
 impl House {
     fn build(options: &Options) -> Result<Self, CannotRun> {
-        let (loaded, passed_over) = load(options)?;
+        let (mut loaded, passed_over) = load(options)?;
         let warnings = loaded.checked.warnings.headlines();
+        let log = Arc::new(logging::start(&loaded.checked.topology.logging));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| CannotRun::new(format!("cannot start a runtime: {e}"), ""))?;
+        let mut discovery = Discovery::new();
+        runtime.block_on(discovery.place(&mut loaded.checked.topology));
         let config = Arc::new(loaded.compile(1));
         let t = &config.topology;
-
-        let log = Arc::new(logging::start(&t.logging));
         if let Some(bad) = passed_over {
             let problems = bad.headlines().join("\n");
             tracing::error!("the config file is bad, started from the copy of the last one that was applied: {problems}");
@@ -145,9 +160,12 @@ impl House {
         }
         let _ = rustls::crypto::ring::default_provider().install_default();
 
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| CannotRun::new(format!("cannot start a runtime: {e}"), ""))?;
-        let admin = runtime.block_on(async { admin::bind(t) }).map_err(|e| CannotRun::new(e, "choose another admin.address"))?;
+        let Estate { listeners: inherited, admin: socket, predecessor } = estate(options, t)?;
+        let admin = runtime.block_on(async { admin::bind_or(t, socket) }).map_err(|e| CannotRun::new(e, "choose another admin.address"))?;
+        let admin_socket = admin.as_ref().and_then(|a| {
+            let socket = TcpListener::from(rustix::io::dup(a).ok()?);
+            Some(Arc::new((socket.local_addr().ok()?, socket)))
+        });
 
         let thread = |e: std::io::Error| CannotRun::new(format!("cannot start a thread: {e}"), "check the limit of threads (ulimit -u)");
         let (inbox, letters) = live::inbox();
@@ -162,10 +180,19 @@ impl House {
         let (access_log, records) = edge::access::channel();
         let setup = edge::Setup { published: published.clone(), beats, access: access_log, spool: Some(spool.clone()) };
         let edge = Edge::start(&setup, t.edge.threads).map_err(thread)?;
+        edge.listeners().inherit(inherited);
         if let Err(problems) = edge.listeners().apply(t) {
             edge.stop();
-            return Err(CannotRun::new(problems.join("\n"), "stop what listens there, or choose another address"));
+            return Err(CannotRun::new(
+                problems.join("\n"),
+                "stop what listens there, choose another address, or take it over (--takeover)",
+            ));
         }
+        for at in edge.listeners().disown() {
+            tracing::warn!("a listening socket for {at} was handed to this process, but no listener is configured there: closed");
+        }
+        let counter = runtime.block_on(async { Counter::open(&t.edge.state_dir) });
+        let counter = counter.map_err(|e| tracing::warn!("no --takeover from this process: {}: {e}", t.edge.state_dir.display())).ok();
         let alive = watch::Sender::new(());
         on_a_thread("control", &alive, move || control.run(letters)).map_err(thread)?;
         on_a_thread("probe", &alive, {
@@ -190,14 +217,32 @@ impl House {
             published: published.clone(),
             listeners: edge.listeners().clone(),
             apply: Box::new(apply),
+            discovery: discovery.into(),
         };
         tell_where(t, &options.config);
-        Ok(Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, spool, log, access })
+        Ok(Self {
+            alive,
+            runtime,
+            edge,
+            inbox,
+            published,
+            reloader,
+            records,
+            admin,
+            admin_socket,
+            predecessor,
+            counter,
+            journal,
+            spool,
+            log,
+            access,
+        })
     }
 
     /// Lives until it is asked to leave, and leaves.
     fn live(self, mut signals: Signals) {
-        let Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, spool, log, access } = self;
+        let Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, spool, log, access, .. } = self;
+        let (admin_socket, predecessor, counter) = (self.admin_socket, self.predecessor, self.counter);
         let leaving = Arc::new(AtomicBool::new(false));
         let (doors, certificates) = (edge.listeners().clone(), edge.listeners().clone());
         let ledger = Ledger::default();
@@ -220,16 +265,45 @@ impl House {
                 certificates: Box::new(move || certificates.expiries()),
             };
             tokio::spawn(ledger::run(ledger.clone(), inbox.clone(), published.clone()));
-            tokio::spawn(admin::run(context, admin));
+            let admin = tokio::spawn(admin::run(context, admin));
             tokio::spawn(access::follow(records, access.clone()));
             tokio::spawn(reload::renew_certificates(edge.listeners().clone()));
-            while signals.next().await == Asked::Reload {
-                access.reopen();
-                // Refusals are on record through the controller's event.
-                let _ = reloads.ask(Actor::Operator("SIGHUP".into())).await;
+            if let Some(predecessor) = predecessor {
+                predecessor.relieve();
             }
+            system::ready();
+            let mut relieved = std::pin::pin!(async {
+                match counter {
+                    Some(counter) => counter.relieved(edge.listeners().clone(), admin_socket).await,
+                    None => std::future::pending().await,
+                }
+            });
+            let handed_over = loop {
+                let asked = tokio::select! {
+                    () = &mut relieved => break true,
+                    asked = signals.next() => asked,
+                };
+                match asked {
+                    Asked::Leave => break false,
+                    Asked::Upgrade => match system::start_successor() {
+                        Ok(id) => tracing::info!("asked to upgrade: process {id} is to take over"),
+                        Err(e) => tracing::error!("asked to upgrade, but the program cannot be started again: {e}"),
+                    },
+                    Asked::Reload => {
+                        access.reopen();
+                        // Refusals are on record through the controller's event.
+                        let _ = reloads.ask(Actor::Operator("SIGHUP".into())).await;
+                    }
+                }
+            };
             leaving.store(true, Relaxed);
-            leave(&edge, &inbox, &published, &mut signals).await;
+            if handed_over {
+                tracing::info!("another process has taken over: what is in flight comes to its end here");
+                admin.abort();
+            } else {
+                system::stopping();
+            }
+            leave(&edge, &inbox, &published, &mut signals, handed_over).await;
         });
         edge.stop();
         spool.stop(LAST_WORDS);
@@ -255,11 +329,14 @@ fn on_record(inbox: Inbox) -> impl Fn(spool::Told) {
 }
 
 /// Drains: what is in flight comes to its end, or to the end of our patience.
-async fn leave(edge: &Edge, inbox: &Inbox, published: &Published, signals: &mut Signals) {
+async fn leave(edge: &Edge, inbox: &Inbox, published: &Published, signals: &mut Signals, handed_over: bool) {
     let picture = published.load_full();
     let settings = &picture.view.topology().edge;
     let drained = async {
-        tokio::time::sleep(settings.shutdown_delay).await;
+        // Nobody has to be told to go elsewhere when elsewhere is here.
+        if !handed_over {
+            tokio::time::sleep(settings.shutdown_delay).await;
+        }
         edge.drain();
         tokio::time::timeout(settings.drain_timeout, edge.drained()).await.is_ok()
     };
@@ -271,6 +348,21 @@ async fn leave(edge: &Edge, inbox: &Inbox, published: &Published, signals: &mut 
         },
         () = asked_again => tracing::warn!("asked again to leave: {} connections are cut off", edge.connections()),
     }
+}
+
+/// Sockets that listen already: another process's, or systemd's.
+fn estate(options: &Options, t: &Topology) -> Result<Estate, CannotRun> {
+    if options.takeover {
+        let asked = takeover::ask(&t.edge.state_dir);
+        match asked.map_err(|e| CannotRun::new(e, "stop the other process, then start this one without --takeover"))? {
+            Some(estate) => return Ok(estate),
+            None => {
+                tracing::warn!("nobody holds {}: there is nothing to take over, this process starts afresh", t.edge.state_dir.display())
+            }
+        }
+    }
+    let admin = t.admin.as_ref().map(|a| a.address);
+    takeover::activated(admin).map_err(|e| CannotRun::new(format!("sockets of systemd's: {e}"), "see deploy/systemd"))
 }
 
 /// The config to start with, and what was wrong with the file if it is the copy.

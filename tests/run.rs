@@ -42,6 +42,13 @@ fn serve(mut socket: TcpStream, name: &str) {
     let mut byte = [0; 1024];
     while let Ok(n @ 1..) = socket.read(&mut byte) {
         head.extend_from_slice(&byte[..n]);
+        if head.starts_with(b"GET /ws") && head.ends_with(b"\r\n\r\n") {
+            let _ = socket.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+            while let Ok(n @ 1..) = socket.read(&mut byte) {
+                let _ = socket.write_all(&byte[..n]);
+            }
+            return;
+        }
         if head.ends_with(b"\r\n\r\n") {
             if head.starts_with(b"GET /slow") {
                 std::thread::sleep(Duration::from_millis(700));
@@ -68,6 +75,96 @@ fn get(at: SocketAddr, path: &str) -> (u16, String) {
     let answer = ask().unwrap_or_default();
     let status = answer.get(9..12).and_then(|s| s.parse().ok()).unwrap_or(0);
     (status, answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
+}
+
+/// A client that keeps its connection for as long as it may.
+struct Keeper {
+    at: SocketAddr,
+    socket: Option<TcpStream>,
+}
+
+impl Keeper {
+    /// Asks once more; false: no good answer.
+    fn ask(&mut self) -> bool {
+        let mut ask = || -> std::io::Result<bool> {
+            let mut socket = match self.socket.take() {
+                Some(socket) => socket,
+                None => TcpStream::connect(self.at)?,
+            };
+            socket.set_read_timeout(Some(PATIENCE))?;
+            write!(socket, "GET / HTTP/1.1\r\nhost: {}\r\n\r\n", self.at)?;
+            let (mut answer, mut buf) = (String::new(), [0; 1024]);
+            while !answer.ends_with("st") {
+                match socket.read(&mut buf)? {
+                    0 => return Ok(false),
+                    n => answer.push_str(&String::from_utf8_lossy(&buf[..n])),
+                }
+            }
+            if !answer.to_ascii_lowercase().contains("connection: close") {
+                self.socket = Some(socket);
+            }
+            Ok(answer.starts_with("HTTP/1.1 200"))
+        };
+        ask().unwrap_or(false)
+    }
+}
+
+/// Bytes both ways through the proxy, as a WebSocket would send them.
+struct Tunnel(TcpStream);
+
+impl Tunnel {
+    fn open(at: SocketAddr) -> Self {
+        let mut socket = TcpStream::connect(at).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(socket, "GET /ws HTTP/1.1\r\nhost: {at}\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            socket.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"));
+        Self(socket)
+    }
+    fn echoes(&mut self) -> bool {
+        let mut back = [0; 4];
+        self.0.write_all(b"ping").is_ok() && self.0.read_exact(&mut back).is_ok() && &back == b"ping"
+    }
+}
+
+/// Users with fresh connections and with kept ones, until told to stop: how many answers were good, and how many were not.
+struct Load {
+    stop: Arc<AtomicBool>,
+    good: Arc<AtomicUsize>,
+    users: Vec<std::thread::JoinHandle<usize>>,
+}
+
+impl Load {
+    fn on(at: SocketAddr) -> Self {
+        let (stop, good) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let user = |i: usize| {
+            let (stop, good) = (stop.clone(), good.clone());
+            std::thread::spawn(move || {
+                let (mut keeper, mut bad) = (Keeper { at, socket: None }, 0);
+                while !stop.load(Relaxed) {
+                    let fine = if i % 2 == 0 { get(at, "/").0 == 200 } else { keeper.ask() };
+                    bad += usize::from(!fine);
+                    good.fetch_add(usize::from(fine), Relaxed);
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+                bad
+            })
+        };
+        Self { users: (0..6).map(user).collect(), stop, good }
+    }
+    fn more(&self, answers: usize) {
+        let now = self.good.load(Relaxed);
+        until("there are more answers", || self.good.load(Relaxed) >= now + answers);
+    }
+    fn bad(self) -> usize {
+        self.stop.store(true, Relaxed);
+        self.users.into_iter().map(|u| u.join().unwrap()).sum()
+    }
 }
 
 struct Bench {
@@ -249,5 +346,89 @@ fn leaving_lets_requests_come_to_their_end() {
     assert_eq!(get(b.http, "/").0, 200, "listeners are open until the delay is over");
     until("listeners are closed", || TcpStream::connect(b.http).is_err());
     assert_eq!(slow.join().unwrap(), (200, "east".into()));
+    assert_eq!(proxy.code(), Some(0));
+}
+
+#[test]
+fn a_successor_takes_over_and_nobody_notices() {
+    let b = Bench::new();
+    b.write(&b.text(50, 50, ", drain_timeout: 15s"));
+    let mut old = b.start(&[]);
+    let (load, mut tunnel, mut idle) = (Load::on(b.http), Tunnel::open(b.http), Keeper { at: b.http, socket: None });
+    assert!(tunnel.echoes() && idle.ask());
+    load.more(200);
+    let mut new = b.start(&["--takeover"]);
+    until("the old one is relieved", || old.0.try_wait().unwrap().is_some() || !idle.ask() || idle.socket.is_none());
+    load.more(200);
+    assert!(old.0.try_wait().unwrap().is_none(), "it waits for the tunnel");
+    assert!(tunnel.echoes(), "the tunnel lives on in the old process");
+    drop(tunnel);
+    assert_eq!(old.code(), Some(0));
+    load.more(200);
+    assert_eq!(b.status()["regions"].as_array().map(Vec::len), Some(2), "the admin API has moved as well");
+    // A second time, and with a successor that cannot start before: that changes nothing.
+    let good = std::fs::read_to_string(b.config()).unwrap();
+    let broken = b.dir.path().join("broken.yaml");
+    std::fs::write(&broken, good.replace("threads: 2", "threads: 2, nonsense: 1")).unwrap();
+    let failed = Command::new(env!("CARGO_BIN_EXE_evenkeel")).args(["run", "--takeover", "--config"]).arg(&broken).output().unwrap();
+    assert_eq!(failed.status.code(), Some(2));
+    load.more(100);
+    // SIGUSR2: the process starts its own successor.
+    new.signal("-USR2");
+    let children = format!("/proc/{0}/task/{0}/children", new.0.id());
+    let mut heir = String::new();
+    until("there is a successor", || {
+        heir = std::fs::read_to_string(&children).unwrap_or_default().trim().to_owned();
+        !heir.is_empty()
+    });
+    assert_eq!(new.code(), Some(0));
+    load.more(200);
+    assert_eq!(load.bad(), 0);
+    assert!(Command::new("kill").args(["-TERM", &heir]).status().unwrap().success());
+    until("the last one leaves", || TcpStream::connect(b.http).is_err());
+}
+
+#[test]
+fn sockets_can_come_from_systemd() {
+    let b = Bench::new();
+    b.write(&b.text(100, 0, ""));
+    // What systemd does: the socket is descriptor 3, and the process finds its own number in LISTEN_PID.
+    let script = format!(
+        "import os,socket,sys\ns=socket.socket()\ns.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)\n\
+         s.bind(('127.0.0.1',{}))\ns.listen(64)\nos.dup2(s.fileno(),3)\nos.set_inheritable(3,True)\n\
+         os.environ.update(LISTEN_FDS='1',LISTEN_PID=str(os.getpid()))\nos.execv(sys.argv[1],sys.argv[1:])",
+        b.http.port()
+    );
+    let child = Command::new("python3")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_evenkeel"), "run", "--config"])
+        .arg(b.config())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut proxy = Running(child);
+    until("it answers on the socket it was given", || {
+        assert!(proxy.0.try_wait().unwrap().is_none(), "it left: {}", proxy.said());
+        get(b.http, "/").0 == 200
+    });
+    proxy.signal("-TERM");
+    assert_eq!(proxy.code(), Some(0));
+}
+
+#[test]
+fn a_tunnel_leaves_a_drained_region_in_bounded_time() {
+    let b = Bench::new();
+    b.write(&b.text(100, 0, ", drain_timeout: 1s"));
+    let mut proxy = b.start(&[]);
+    let mut tunnel = Tunnel::open(b.http);
+    assert!(tunnel.echoes());
+    let drained = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(["drain", "east", "--reason", "test", "--admin", &format!("http://{}", b.admin)])
+        .output()
+        .unwrap();
+    assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+    until("new requests go elsewhere", || get(b.http, "/").1 == "west");
+    until("the tunnel ends", || !tunnel.echoes());
+    proxy.signal("-TERM");
     assert_eq!(proxy.code(), Some(0));
 }

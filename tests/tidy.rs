@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("edge", &["model", "steer", "live", "upstream", "clock", "http1", "logging", "spool"]),
     ("control", &["model", "sense", "live", "clock"]),
     ("probe", &["model", "live", "upstream", "clock", "http1"]),
+    ("discover", &["model", "clock"]),
     ("config", &["model", "steer", "clock"]),
     ("journal", &["model", "clock", "logging"]),
     ("ledger", &["model", "clock", "live", "report"]),

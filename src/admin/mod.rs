@@ -80,11 +80,18 @@ pub struct Context {
 /// Binds where a config wants it; `None`: it wants none. An error names the address and what to do.
 /// Needs a runtime (of the thread that will [`run`] it).
 pub fn bind(t: &Topology) -> Result<Option<TcpListener>, String> {
+    bind_or(t, None)
+}
+
+/// Likewise, with a socket that listens already, if it is where the config wants it.
+pub fn bind_or(t: &Topology, inherited: Option<std::net::TcpListener>) -> Result<Option<TcpListener>, String> {
     let Some(admin) = &t.admin else { return Ok(None) };
     if admin.tokens.is_empty() && !admin.address.ip().is_loopback() {
         return Err(format!("admin.address {} is beyond loopback: that needs admin.tokens", admin.address));
     }
-    server::bind(admin.address)
+    let inherited = inherited.filter(|socket| socket.local_addr().is_ok_and(|at| at == admin.address));
+    inherited
+        .map_or_else(|| server::bind(admin.address), TcpListener::from_std)
         .map(Some)
         .map_err(|e| format!("cannot listen on admin.address {}: {e}; stop what listens there, or choose another address", admin.address))
 }
@@ -127,6 +134,15 @@ async fn serve(app: Arc<App>, mut events: Receiver<Arc<Event>>, listener: Option
 struct Door {
     app: Arc<App>,
     open: Option<(SocketAddr, AbortHandle)>,
+}
+
+/// Accepting ends with it; connections that are open go on.
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some((_, accepting)) = &self.open {
+            accepting.abort();
+        }
+    }
 }
 
 impl Door {

@@ -20,10 +20,7 @@ pub struct Args {
 
 /// Runs the proxy until a signal ends it.
 pub fn run(args: Args) -> Outcome {
-    if args.takeover {
-        return Err(Failure::new("--takeover is not in this version yet", "stop the other process first, then start this one without it"));
-    }
-    match serve(&Options { config: args.config, last_good: args.last_good }) {
+    match serve(&Options { config: args.config, last_good: args.last_good, takeover: args.takeover }) {
         Ok(()) => Ok(Verdict::Good),
         Err(e) => Err(Failure::new(e.what, e.next)),
     }

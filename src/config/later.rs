@@ -9,7 +9,6 @@ use super::validate::Checker;
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("fleet", "each edge stands alone; `fleet: null`"),
     ("tracing", "requests carry traceparent on, but no spans are sent; `tracing: null`"),
-    ("services.*.pools.*.dns", "endpoints are addresses; list them under `endpoints:`"),
     ("stale.persist", "copies are kept in memory; `persist: false`"),
 ];
 

@@ -382,6 +382,26 @@ pub struct JournalStore {
 }
 
 impl Topology {
+    /// Gives pools with a `dns` name their endpoints: what is `found` under it, or one that stands for a name `unresolved`. Indexes
+    /// of endpoints change.
+    pub fn place(&mut self, found: impl Fn(&str) -> Option<Vec<SocketAddr>>, unresolved: impl Fn(&str) -> SocketAddr) {
+        let mut all = Vec::with_capacity(self.endpoints.len());
+        for (i, pool) in self.pools.iter_mut().enumerate() {
+            let first = all.len() as u32;
+            let ix = PoolIx::from(i);
+            match &pool.dns {
+                None => all.extend(self.endpoints[pool.endpoints.start as usize..pool.endpoints.end as usize].iter().cloned()),
+                Some(name) => match found(name) {
+                    Some(addresses) => {
+                        all.extend(addresses.into_iter().map(|address| Endpoint { name: address.to_string().into(), address, pool: ix }));
+                    }
+                    None => all.push(Endpoint { name: format!("{name} (not found)").into(), address: unresolved(name), pool: ix }),
+                },
+            }
+            pool.endpoints = first..all.len() as u32;
+        }
+        self.endpoints = all;
+    }
     /// The region of this name.
     pub fn region(&self, name: &str) -> Option<RegionIx> {
         self.regions.iter().position(|r| &*r.name == name).map(Into::into)

@@ -3,14 +3,17 @@
 //! Nothing changes before everything that can fail has succeeded; then all of it changes. Whoever asks
 //! ([`Reloads::ask`]: SIGHUP, the admin API) and the file itself (`config::watch`) stand in one line.
 
+use crate::clock;
 use crate::config::watch::{Ask, watch};
-use crate::config::{Loaded, Problems};
+use crate::config::{self, Loaded, Problems};
+use crate::discover::Discovery;
 use crate::edge::listener::Listeners;
 use crate::live::{Inbox, Published};
 use crate::model::event::Actor;
 use crate::model::topology::{Service, Topology};
 use crate::upstream::tls::ClientTls;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 /// What changed, one line each; or every problem, and then nothing changed.
 pub type Answer = Result<Vec<String>, Vec<String>>;
 
+/// How often it is looked whether there are names to follow.
+const NAMES: Duration = Duration::from_secs(1);
 /// How often the certificates' files are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(5);
 
@@ -46,6 +51,8 @@ pub struct Reloader {
     pub listeners: Arc<Listeners>,
     /// What else follows a config: logs, journal.
     pub apply: Box<dyn Fn(&Topology) + Send + Sync>,
+    /// Addresses of pools that have a name instead. Held while a config is applied: one at a time.
+    pub discovery: tokio::sync::Mutex<Discovery>,
 }
 
 impl Reloader {
@@ -53,10 +60,27 @@ impl Reloader {
     pub fn start(self) -> Reloads {
         let (asks, asked) = mpsc::channel(1);
         let text = self.published.load().view.config.source.text.clone();
-        tokio::task::spawn_local(
-            async move { watch(self.path.clone(), &text, asked, async |loaded, by| self.go_over(loaded, by).await).await },
-        );
+        let this = Rc::new(self);
+        tokio::task::spawn_local(this.clone().follow_names());
+        tokio::task::spawn_local(async move { watch(this.path.clone(), &text, asked, async |loaded, by| this.go_over(loaded, by).await).await });
         Reloads(asks)
+    }
+
+    /// Applies the config in force anew whenever a name has other addresses.
+    async fn follow_names(self: Rc<Self>) {
+        loop {
+            let due = self.discovery.lock().await.due().min(clock::now() + NAMES);
+            clock::sleep_until(due).await;
+            if !self.discovery.lock().await.refresh().await {
+                continue;
+            }
+            let source = self.published.load().view.config.source.clone();
+            let again = config::parse(&source.text, &source.path);
+            match self.go_over(again, Actor::Evenkeel).await {
+                Ok(changes) => tracing::info!("dns: {}", changes.join("; ")),
+                Err(problems) => tracing::error!("dns: other addresses cannot be applied: {}", problems.join("; ")),
+            }
+        }
     }
 
     async fn go_over(&self, loaded: Result<Loaded, Problems>, by: Actor) -> Answer {
@@ -68,8 +92,10 @@ impl Reloader {
     }
 
     async fn try_to(&self, loaded: Result<Loaded, Problems>, by: Actor) -> Answer {
+        let mut loaded = loaded.map_err(|p| p.headlines())?;
+        let mut discovery = self.discovery.lock().await;
+        discovery.place(&mut loaded.checked.topology).await;
         let old = self.published.load_full().view.config.clone();
-        let loaded = loaded.map_err(|p| p.headlines())?;
         let warnings = loaded.checked.warnings.headlines();
         let config = Arc::new(loaded.compile(old.generation + 1));
         upstream_tls(&config.topology)?;

@@ -187,8 +187,21 @@ impl Checker<'_> {
 
     fn endpoints(&mut self, at: &Path, pool: &raw::Pool, ix: PoolIx, all: &mut Vec<Endpoint>) {
         let here = at.key("endpoints");
-        if pool.dns.is_some() {
+        if let Some(name) = &pool.dns {
             self.require(pool.endpoints.is_empty(), &here, "a pool has either endpoints or a dns name");
+            let host = |h: &str| !h.is_empty() && h.len() < 254 && h.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+            let fine = match name.rsplit_once(':') {
+                Some((name, port)) => host(name) && port.parse::<u16>().is_ok_and(|p| p > 0),
+                None => host(name) && name.starts_with('_'),
+            };
+            self.require(
+                fine,
+                &at.key("dns"),
+                format!("`{name}` cannot be looked up\nallowed: a name with a port, api.internal:8080, or the name of SRV records, _http._tcp.api.internal"),
+            );
+            // Stands in until the name is found; whoever only checks a config asks no name server.
+            let address = "[100::1]:9".parse().expect("an address");
+            all.push(Endpoint { name: format!("{name} (not found)").into(), address, pool: ix });
             return;
         }
         self.require(
