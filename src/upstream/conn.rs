@@ -153,6 +153,10 @@ impl Conn {
     pub fn delivery(&self) -> Option<Delivery> {
         both!(self, c => c.delivery())
     }
+    /// Whether the answer is complete (its `End` may still have to be fetched).
+    pub fn is_complete(&self) -> bool {
+        both!(self, c => c.is_complete())
+    }
     /// Whether it can be given back for another request; a stream never can, and need not.
     pub fn is_reusable(&self) -> bool {
         matches!(self, Self::H1(c) if c.is_reusable())

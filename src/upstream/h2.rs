@@ -181,6 +181,10 @@ impl Call {
         }
     }
 
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self.answer, Answer::Empty | Answer::Done)
+    }
+
     pub(super) fn delivery(&self) -> Option<Delivery> {
         self.session().delivery()
     }
