@@ -44,7 +44,6 @@ pub fn unresolved(name: &str) -> SocketAddr {
 
 /// What is known of names.
 pub struct Discovery {
-    /// Why there is none is in the log.
     resolver: Option<TokioResolver>,
     names: BTreeMap<String, Known>,
 }
@@ -57,16 +56,21 @@ struct Known {
 }
 
 impl Discovery {
-    /// By the system's resolvers (`/etc/resolv.conf`, `/etc/hosts`).
+    /// Of no name yet.
     pub fn new() -> Self {
-        let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
+        Self { resolver: None, names: BTreeMap::new() }
+    }
+
+    /// The system's resolvers (`/etc/resolv.conf`, `/etc/hosts`), read when they are first needed.
+    fn resolver(&mut self) -> Result<&TokioResolver, String> {
+        if self.resolver.is_none() {
+            let mut builder = TokioResolver::builder_tokio().map_err(|e| format!("{e}; check /etc/resolv.conf"))?;
             // Times are kept here; a cache below would only blur them.
             builder.options_mut().cache_size = 0;
             builder.options_mut().timeout = PATIENCE / 2;
-            builder.build()
-        });
-        let resolver = resolver.map_err(|e| tracing::error!("names cannot be looked up: {e}; check /etc/resolv.conf")).ok();
-        Self { resolver, names: BTreeMap::new() }
+            self.resolver = Some(builder.build().map_err(|e| e.to_string())?);
+        }
+        self.resolver.as_ref().ok_or_else(String::new)
     }
 
     /// Puts what is known into a config, after asking for names that are new. Names it no longer has are forgotten.
@@ -93,12 +97,19 @@ impl Discovery {
     }
 
     async fn ask(&mut self, names: Vec<String>) -> bool {
-        let Some(resolver) = &self.resolver else { return false };
-        let asked = futures_util::future::join_all(names.into_iter().map(async |name| {
-            let found = tokio::time::timeout(PATIENCE, lookup(resolver, &name)).await;
-            (name, found.unwrap_or_else(|_| Err("no answer in time".into())))
-        }))
-        .await;
+        if names.is_empty() {
+            return false;
+        }
+        let asked = match self.resolver() {
+            Ok(resolver) => {
+                let ask = async |name: String| {
+                    let found = tokio::time::timeout(PATIENCE, lookup(resolver, &name)).await;
+                    (name, found.unwrap_or_else(|_| Err("no answer in time".into())))
+                };
+                futures_util::future::join_all(names.into_iter().map(ask)).await
+            }
+            Err(why) => names.into_iter().map(|name| (name, Err(why.clone()))).collect(),
+        };
         asked.into_iter().fold(false, |changed, (name, found)| self.learn(name, found, clock::now()) | changed)
     }
 

@@ -3,6 +3,7 @@
 mod bodies;
 mod heads;
 mod onward;
+mod over_http2;
 mod properties;
 
 use super::*;

@@ -42,7 +42,7 @@ block! {
     pub struct Pool {
         /// Addresses with ports: `10.1.0.11:8080`, `[2001:db8::1]:8080`.
         pub endpoints: Vec<String>,
-        /// Endpoints found under a DNS name, host:port. Not in this version yet.
+        /// Instead of endpoints: a DNS name, host:port (A and AAAA), or that of SRV records, _http._tcp.host.
         pub dns: Option<String>,
         /// What this edge may send the pool, for example 800/s; null: unknown, nothing spills over.
         pub capacity: Option<Rate>,
