@@ -114,7 +114,9 @@ impl<'p> Exchange<'p> {
         if let Some(copy) = self.truth.as_ref().and_then(|t| t.copy(&plan)) {
             return self.stale(copy, why).await;
         }
-        if plan.ways.iter().any(|w| matches!(w, fallback::Way::Spool(_)))
+        // A gRPC client cannot be told "taken, but not done yet".
+        if self.grpc.is_none()
+            && plan.ways.iter().any(|w| matches!(w, fallback::Way::Spool(_)))
             && let Some(told) = self.keep(why).await
         {
             return told;
