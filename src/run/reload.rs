@@ -62,7 +62,9 @@ impl Reloader {
         let text = self.published.load().view.config.source.text.clone();
         let this = Rc::new(self);
         tokio::task::spawn_local(this.clone().follow_names());
-        tokio::task::spawn_local(async move { watch(this.path.clone(), &text, asked, async |loaded, by| this.go_over(loaded, by).await).await });
+        tokio::task::spawn_local(
+            async move { watch(this.path.clone(), &text, asked, async |loaded, by| this.go_over(loaded, by).await).await },
+        );
         Reloads(asks)
     }
 

@@ -7,6 +7,7 @@
 
 use super::super::answer::{self, Reply};
 use super::super::keep;
+use super::super::leaving::Leaving;
 use super::super::leg::Early;
 use super::super::once::{Asks, Fares, Follow, Place, Said, follow};
 use super::super::relay::{self, Way};
@@ -197,7 +198,18 @@ impl Exchange<'_> {
         self.down.head(&said.head, &self.route.response_headers, None);
         let early = Early { body: said.body.clone(), ended: true, trailers: None };
         let idle = self.route.idle_timeout;
-        let way = Way { down: &mut self.down, upload: &mut self.upload, alarm: self.alarm, idle, flight: None, good: false, keep: None };
+        let way = Way {
+            down: &mut self.down,
+            upload: &mut self.upload,
+            alarm: self.alarm,
+            idle,
+            flight: None,
+            good: false,
+            keep: None,
+            grpc: None,
+            said: None,
+            leaving: Leaving::new(self.worker, None),
+        };
         let relayed = relay::answer(way, None, Some(early), 0, &self.worker.upstream).await;
         Told {
             ending: relayed.ending,
