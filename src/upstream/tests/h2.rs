@@ -295,7 +295,7 @@ async fn a_connection_that_says_nothing_is_left_and_then_given_up() {
         let to = h2_target();
         let mut stuck = call(&pool, &to, get()).await;
         let _black_hole = pipes.end();
-        let asked = tokio::time::Instant::now();
+        let asked = crate::clock::now();
         tokio::time::sleep(Duration::from_millis(400)).await;
         let also = call(&pool, &to, get()).await;
         assert_eq!(pool.counts().dialled, 1, "a pause is no death");
@@ -304,7 +304,7 @@ async fn a_connection_that_says_nothing_is_left_and_then_given_up() {
         assert_eq!(pool.counts().dialled, 2);
         let told = story(&mut stuck).await;
         assert!(told[0].starts_with("connection broke"), "{told:?}");
-        let took = asked.elapsed().as_millis();
+        let took = crate::clock::now().since(asked).as_millis();
         assert!((5200..5400).contains(&took), "{took}");
         drop((also, fresh));
     })
