@@ -160,3 +160,34 @@ fn shells_and_man_know_every_command() {
         assert!(page.contains(".TH evenkeel"), "{command}");
     }
 }
+
+#[test]
+fn rehearse_tells_what_an_outage_would_do() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rehearse");
+    let play = |scenario: &str, more: &[&str]| {
+        let args = ["rehearse", "--config", "config/three-regions.yaml", "--scenario", scenario, "--rate", "150/s"];
+        evenkeel(&[&args, more].concat())
+    };
+    golden(&folder.join("mistakes.txt"), &told(&play("tests/golden/rehearse/mistakes.yaml", &[])));
+    let blackout = told(&play("blackout", &[]));
+    // Headings, and a line of each kind; the figures are the decision core's, and change with it.
+    for part in [
+        "what users felt",
+        "api/east share",
+        "fault: region east",
+        "pool api/east tripped",
+        "where capacity ran out",
+        "the model leaves out",
+        "exit 0",
+    ] {
+        assert!(blackout.contains(part), "{part}: {blackout}");
+    }
+    let gate = told(&play("tests/golden/rehearse/gate.yaml", &[]));
+    assert!(gate.contains("MISSED  all routes: 99.900 % served") && gate.ends_with("exit 1\n"), "{gate}");
+    assert!(told(&play("fate:provider-b", &[])).contains("fault: region west"));
+    let machine = |seed| play("errors", &["--json", "--seed", seed]).stdout;
+    assert!(machine("7") == machine("7"), "the same seed gives the same bytes");
+    let document: serde_json::Value = serde_json::from_slice(&machine("7")).unwrap();
+    assert!(document["story"].as_array().is_some_and(|s| !s.is_empty()) && document["timeline"][20]["asked"].is_array(), "{document}");
+    assert_eq!(play("no/such/file.yaml", &[]).status.code(), Some(2));
+}

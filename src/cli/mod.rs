@@ -22,6 +22,7 @@ mod freeze;
 mod incidents;
 mod man;
 mod plan;
+mod rehearse;
 mod reset;
 mod run;
 mod schema;
@@ -58,6 +59,8 @@ enum Command {
     Plan(plan::Args),
     /// Which route a request takes, which regions in which order, and why.
     Explain(explain::Args),
+    /// What an outage would do under this config, played on virtual time. Exit 1: an objective was missed.
+    Rehearse(rehearse::Args),
     /// Regions, pools, shares, and why each is in its state.
     Status(status::Args),
     /// Give a region nothing: gradually, for a time, with a reason.
@@ -94,6 +97,7 @@ impl Command {
             Self::Check(args) => check::run(args),
             Self::Plan(args) => plan::run(args),
             Self::Explain(args) => explain::run(args),
+            Self::Rehearse(args) => rehearse::run(args),
             Self::Status(args) => status::run(args),
             Self::Drain(args) => drain::run(args),
             Self::Undrain(args) => undrain::run(args),

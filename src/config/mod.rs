@@ -8,10 +8,12 @@
 //! - [`read`]: tree to raw types through serde, going on past every mistake, so that one run tells all of them.
 //! - [`mod@file`], [`value`]: the raw types and the notations; [`schema`]: the JSON Schema made of them.
 //! - [`validate`]: what belongs together, and what is lawful but dangerous. Only it sees raw types.
+//! - [`document`]: other files in the same notation.
 //! - `later`: keys that this version does not act on yet.
 //! - [`watch`]: the file's changes as they happen; [`crate::model::diff`] tells what they changed.
 
 mod compile;
+pub mod document;
 pub mod file;
 mod later;
 pub mod problem;

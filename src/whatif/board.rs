@@ -149,6 +149,10 @@ impl Board {
     pub fn confirmed(&mut self, p: PoolIx) {
         self.pools[p.at()].tally.confirmed += 1;
     }
+    /// See `live::Cells::implausible`.
+    pub fn implausible(&mut self, p: PoolIx, key: u64) {
+        self.pools[p.at()].tally.implausible_keys |= 1 << (key % 64);
+    }
     /// See `live::EndpointCell::ejections`.
     pub fn ejections(&self, e: EndpointIx) -> u32 {
         self.endpoints[e.at()].tally.ejections

@@ -14,6 +14,7 @@
 //! - the network: one delay per region and way; connections are dialled or taken from an idle stock. No bandwidth, no TCP
 //!   retransmission: what is lost is lost.
 //! - [`board`]: the pure twin of `live::cells`; a test holds the two together.
+//! - last good copies: one for every key that a good answer was seen of, for ever. No bound, no age, no privacy rules.
 //! - bodies: a request is complete when it comes, an answer is one piece.
 //!
 //! One dice seeds everything, one queue orders everything: the same script gives the same bytes.
@@ -22,13 +23,14 @@ pub mod board;
 pub mod drill;
 pub mod plan;
 pub mod plant;
+pub mod rehearse;
 pub mod script;
 pub mod trace;
 pub mod world;
 
-pub use script::{Fault, Load, Script, Site, Target, What};
-pub use trace::{Fate, Note, Record, Trace};
-pub use world::play;
+pub use script::{Cold, Fault, Load, Power, Script, Site, Target, What};
+pub use trace::{Fate, Gauge, Note, Record, Trace, Witness};
+pub use world::{play, watch};
 
 use crate::model::dice::Dice;
 use crate::model::time::Moment;

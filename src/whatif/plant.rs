@@ -2,8 +2,11 @@
 //!
 //! A request costs a worker for its service time; what finds no worker free waits first come, first served. Nobody tells a
 //! server that its client has left, so abandoned work is done all the same: that is what makes overload last.
+//!
+//! An endpoint known by what it can do in a second ([`Power::Flow`]) is a backlog that drains at that rate. Faults that come
+//! while a request waits there do not change when it is done, only when later ones are.
 
-use super::script::{Fault, Site, Target, What};
+use super::script::{Cold, Fault, Power, Site, Target, What};
 use crate::model::dice::Dice;
 use crate::model::id::*;
 use crate::model::outcome::{Outcome, Sent};
@@ -12,10 +15,9 @@ use crate::model::time::{Duration, Moment};
 use crate::model::topology::Topology;
 use std::collections::VecDeque;
 
-/// Requests after which a cold cache has gained two thirds of its warmth.
-const WARMING: f64 = 70.0;
-/// How much longer requests take right after a process was started anew.
-const RESTARTED: f64 = 4.0;
+/// Backlog of a [`Power::Flow`] within which nobody waits, in requests. At 80 % of what it can do, chance alone makes so
+/// much of it once in a thousand requests.
+pub const TOLERANCE: f64 = 12.0;
 /// What a server needs to say no, or to answer a probe.
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -61,6 +63,8 @@ pub struct Finished {
     pub served: bool,
     /// The answer gets out.
     pub heard: bool,
+    /// It is a good status with nonsense in it.
+    pub zeros: bool,
     /// What the worker does next, and until when.
     pub next: Option<(Job, Moment)>,
 }
@@ -75,6 +79,7 @@ struct Condition {
     slow: f64,
     errors: (f64, u16),
     hang: f64,
+    zeros: f64,
     paused_until: Moment,
     workers: f64,
     probes: Option<bool>,
@@ -89,6 +94,7 @@ impl Condition {
         slow: 1.0,
         errors: (0.0, 503),
         hang: 0.0,
+        zeros: 0.0,
         paused_until: Moment::ZERO,
         workers: 1.0,
         probes: None,
@@ -102,6 +108,7 @@ impl Condition {
             What::Slow(f) => self.slow *= f,
             What::Errors(p, status) => self.errors = (self.errors.0.max(p), status),
             What::Hang(p) => self.hang = self.hang.max(p),
+            What::Zeros(p) => self.zeros = self.zeros.max(p),
             What::Pause => self.paused_until = self.paused_until.max(until),
             What::Workers(f) => self.workers *= f,
             What::ProbesSay(yes) => self.probes = Some(yes),
@@ -120,8 +127,20 @@ struct Server {
     /// Connections the edge holds open and idle, and under which epoch of the pool they were dialled.
     idle: u32,
     epoch: u32,
-    cold: f64,
+    cold: Option<Cold>,
     served: f64,
+    /// Of a flow: seconds of work that wait, as of then.
+    backlog: f64,
+    drained: Moment,
+}
+
+/// A pool's servers at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Requests that wait for a worker.
+    pub queued: u32,
+    /// How long the next request would wait, the worst endpoint counting.
+    pub wait: Duration,
 }
 
 /// All servers.
@@ -144,8 +163,10 @@ impl Plant {
             serving: Vec::new(),
             idle: t.services[t.pools[pool.at()].service.at()].idle.warm as u32,
             epoch: 0,
-            cold: 1.0,
+            cold: None,
             served: 0.0,
+            backlog: 0.0,
+            drained: Moment::ZERO,
         };
         Self {
             servers: t.endpoints.iter().map(|e| server(e.pool)).collect(),
@@ -175,15 +196,16 @@ impl Plant {
             }
             let mut condition = Condition::WELL;
             active.iter().filter(|(f, _)| self.hit(f.target, e)).for_each(|(f, until)| condition.suffer(f.what, *until));
+            let restart = self.sites[self.servers[e].pool.at()].restart;
             let s = &mut self.servers[e];
             match fault.what {
                 What::Kill if begins => {
                     broken.append(&mut s.serving);
                     broken.extend(s.queue.drain(..).map(|j| j.ticket));
-                    (s.busy, s.idle) = (0, 0);
+                    (s.busy, s.idle, s.backlog) = (0, 0, 0.0);
                 }
-                What::Kill => (s.cold, s.served) = (RESTARTED, 0.0),
-                What::Cold(f) if begins => (s.cold, s.served) = (f, 0.0),
+                What::Kill => (s.cold, s.served) = (restart, 0.0),
+                What::Cold(f) if begins => (s.cold, s.served) = (Some(Cold::fading(f)), 0.0),
                 _ => {}
             }
             s.condition = condition;
@@ -230,8 +252,8 @@ impl Plant {
 
     /// A request gets there.
     pub fn receive(&mut self, e: EndpointIx, job: Job, poison: bool, now: Moment, dice: &mut Dice) -> Reception {
-        let work = self.work(e, dice);
-        let workers = self.workers(e);
+        let (work, factor) = self.work(e, dice);
+        let (workers, power) = (self.workers(e), self.site(e).power);
         let s = &mut self.servers[e.at()];
         let c = &s.condition;
         if c.dead || c.black || c.half_open || dice.chance(c.hang) {
@@ -239,6 +261,10 @@ impl Plant {
         }
         if poison || dice.chance(c.errors.0) {
             return Reception::Said(c.errors.1, SHORT + c.paused_until.since(now));
+        }
+        if let Power::Flow(rate) = power {
+            let wait = s.flow(factor / rate, now);
+            return Reception::Started(s.start(job, wait + work, now));
         }
         if s.busy >= workers {
             s.queue.push_back(job);
@@ -249,7 +275,7 @@ impl Plant {
 
     /// A worker should be done. `Err`: it stands still, and is not done before then.
     pub fn done(&mut self, e: EndpointIx, job: Job, now: Moment, dice: &mut Dice) -> Result<Finished, Moment> {
-        let work = self.work(e, dice);
+        let (work, _) = self.work(e, dice);
         let workers = self.workers(e);
         let s = &mut self.servers[e.at()];
         let Some(at) = s.serving.iter().position(|t| *t == job.ticket) else { return Ok(Finished::default()) };
@@ -262,7 +288,8 @@ impl Plant {
         let next = (s.busy < workers).then(|| s.queue.pop_front()).flatten();
         let next = next.map(|j| (j, s.start(j, work, now)));
         let c = &s.condition;
-        Ok(Finished { served: true, heard: !(c.dead || c.black || c.mute), next })
+        let zeros = c.zeros > 0.0 && dice.chance(c.zeros);
+        Ok(Finished { served: true, heard: !(c.dead || c.black || c.mute), zeros, next })
     }
 
     /// A probe is sent: what it finds, and after what time.
@@ -286,20 +313,54 @@ impl Plant {
         }
     }
 
-    fn work(&self, e: EndpointIx, dice: &mut Dice) -> Duration {
+    /// So much time has passed in which nothing happened but work.
+    pub fn pass(&mut self, time: Duration) {
+        self.servers.iter_mut().for_each(|s| s.backlog = (s.backlog - time.as_secs_f64()).max(0.0));
+    }
+
+    /// How a pool's servers stand.
+    pub fn load(&self, p: PoolIx, now: Moment) -> Load {
+        let mut load = Load::default();
+        for (e, s) in self.servers.iter().enumerate().filter(|(_, s)| s.pool == p) {
+            let e = EndpointIx::from(e);
+            let wait = match self.site(e).power {
+                Power::Flow(rate) => (s.left(now) - TOLERANCE / rate).max(0.0),
+                Power::Workers(_) => s.queue.len() as f64 * self.site(e).service.as_secs_f64() / f64::from(self.workers(e)),
+            };
+            load.queued += s.queue.len() as u32;
+            load.wait = load.wait.max(Duration::from_secs_f64(wait));
+        }
+        load
+    }
+
+    /// How long the next request takes, and how many times as long as it would on a good day, all else equal.
+    fn work(&self, e: EndpointIx, dice: &mut Dice) -> (Duration, f64) {
         let (s, site) = (&self.servers[e.at()], self.site(e));
         // Box-Muller; the second value is not kept, so that a stream's length does not depend on history.
         let normal = (-2.0 * (1.0 - dice.unit()).ln()).sqrt() * (std::f64::consts::TAU * dice.unit()).cos();
-        let cold = 1.0 + (s.cold - 1.0) * (-s.served / WARMING).exp();
-        site.service.mul_f64((site.spread * normal).exp() * s.condition.slow * cold)
+        let factor = s.condition.slow * s.cold.map_or(1.0, |c| c.factor(s.served));
+        (site.service.mul_f64((site.spread * normal).exp() * factor), factor / s.condition.workers)
     }
 
     fn workers(&self, e: EndpointIx) -> u32 {
-        ((f64::from(self.site(e).workers) * self.servers[e.at()].condition.workers) as u32).max(1)
+        let s = &self.servers[e.at()];
+        let Power::Workers(n) = self.site(e).power else { return u32::MAX };
+        let cold = s.cold.filter(|c| s.served < f64::from(c.requests)).and_then(|c| c.workers).unwrap_or(u32::MAX);
+        ((f64::from(n) * s.condition.workers) as u32).min(cold).max(1)
     }
 }
 
 impl Server {
+    /// Seconds of work that still wait.
+    fn left(&self, now: Moment) -> f64 {
+        (self.backlog - now.since(self.drained).as_secs_f64()).max(0.0)
+    }
+    /// One more request that costs so many seconds of the flow: how long it waits.
+    fn flow(&mut self, cost: f64, now: Moment) -> Duration {
+        let left = self.left(now);
+        (self.backlog, self.drained) = (left + cost, now);
+        Duration::from_secs_f64((left - TOLERANCE * cost).max(0.0))
+    }
     fn start(&mut self, job: Job, work: Duration, now: Moment) -> Moment {
         self.busy += 1;
         self.serving.push(job.ticket);

@@ -26,13 +26,41 @@ pub struct Script {
     pub orders: Vec<(Duration, Order)>,
     /// New configs of the same shape (names and order of regions, services, pools, endpoints, routes), in time order.
     pub reloads: Vec<(Duration, Arc<Compiled>)>,
+    /// The load over the day: factors on every rate at these times, straight lines between. Empty: always 1.
+    pub shape: Vec<(Duration, f64)>,
+    /// Calm is not played out but leapt over, this far at most at a time; `None`: never. A stretch is calm when nothing
+    /// is broken or about to break, all pools serve, and nobody was refused anything for [`super::world::DWELL`].
+    pub leap: Option<Duration>,
 }
 
 impl Script {
     /// A calm world: default sites, no load, nothing breaks.
     pub fn calm(seed: u64, length: Duration, config: Arc<Compiled>) -> Self {
         let sites = vec![Site::default(); config.topology.pools.len()];
-        Self { seed, length, config, sites, loads: Vec::new(), faults: Vec::new(), orders: Vec::new(), reloads: Vec::new() }
+        Self {
+            seed,
+            length,
+            config,
+            sites,
+            loads: Vec::new(),
+            faults: Vec::new(),
+            orders: Vec::new(),
+            reloads: Vec::new(),
+            shape: Vec::new(),
+            leap: None,
+        }
+    }
+    /// The factor on every rate at this time.
+    pub fn factor(&self, at: Duration) -> f64 {
+        let later = self.shape.partition_point(|(t, _)| *t <= at);
+        match (later.checked_sub(1).map(|i| self.shape[i]), self.shape.get(later).copied()) {
+            (None, None) => 1.0,
+            (Some((_, f)), None) | (None, Some((_, f))) => f,
+            (Some((t0, f0)), Some((t1, f1))) => {
+                let part = (at - t0).as_secs_f64() / (t1 - t0).as_secs_f64().max(1e-9);
+                f0 + (f1 - f0) * part
+            }
+        }
     }
     pub(super) fn command(order: &Order) -> Command {
         Command { by: Actor::Operator("script".into()), order: order.clone() }
@@ -48,13 +76,55 @@ pub struct Site {
     pub service: Duration,
     /// Spread of it: sigma of the log-normal. 0.5 makes p99 about 3.2 times the median.
     pub spread: f64,
-    /// Requests served side by side by one endpoint; the rest queue, without bound.
-    pub workers: u32,
+    /// What one endpoint can do.
+    pub power: Power,
+    /// How its processes begin when they were killed; `None`: warm.
+    pub restart: Option<Cold>,
+}
+
+/// What one endpoint can do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Power {
+    /// So many requests side by side; the rest queue, without bound, first come, first served.
+    Workers(u32),
+    /// So many requests a second, as a flow: an endpoint of many workers, or a tenth of one. Nobody waits while the backlog
+    /// is below what chance alone makes of such a small sample ([`super::plant::TOLERANCE`] requests).
+    Flow(f64),
+}
+
+/// Empty caches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cold {
+    /// Requests take this many times as long at first.
+    pub slow: f64,
+    /// The requests that it takes to warm an endpoint: the first so many are slow and then none, or, where it `fades`, the
+    /// excess falls to a third after every so many.
+    pub requests: u32,
+    /// Little by little.
+    pub fades: bool,
+    /// Only so many are served side by side meanwhile.
+    pub workers: Option<u32>,
+}
+
+impl Cold {
+    /// Fading within about 200 requests.
+    pub const fn fading(slow: f64) -> Self {
+        Self { slow, requests: 70, fades: true, workers: None }
+    }
+    /// How many times as long the next request takes after so many.
+    pub fn factor(&self, served: f64) -> f64 {
+        match self.fades {
+            true => 1.0 + (self.slow - 1.0) * (-served / f64::from(self.requests.max(1))).exp(),
+            false if served < f64::from(self.requests) => self.slow,
+            false => 1.0,
+        }
+    }
 }
 
 impl Default for Site {
     fn default() -> Self {
-        Self { wire: Duration::from_millis(2), service: Duration::from_millis(10), spread: 0.5, workers: 32 }
+        let (wire, service) = (Duration::from_millis(2), Duration::from_millis(10));
+        Self { wire, service, spread: 0.5, power: Power::Workers(32), restart: Some(Cold::fading(4.0)) }
     }
 }
 
@@ -63,8 +133,10 @@ impl Default for Site {
 pub struct Load {
     /// Which.
     pub route: RouteIx,
-    /// Per second, Poisson.
+    /// Per second.
     pub rate: f64,
+    /// Evenly spaced; else Poisson.
+    pub even: bool,
     /// The part that is not safe.
     pub writes: f64,
     /// The part that fails at every server with a 503: a bad request, a bad deploy.
@@ -73,12 +145,15 @@ pub struct Load {
     pub resend: u32,
     /// After what time it does.
     pub resend_after: Duration,
+    /// Different things that are asked for, all equally often: how soon there is a last good copy of most of them. 0: the
+    /// world keeps no copies and has nothing to compare implausible answers with.
+    pub keys: u32,
 }
 
 impl Load {
     /// Reads and writes as the web has them, from clients that give up at once.
     pub fn plain(route: RouteIx, rate: f64) -> Self {
-        Self { route, rate, writes: 0.15, poison: 0.0, resend: 0, resend_after: Duration::from_millis(500) }
+        Self { route, rate, even: false, writes: 0.15, poison: 0.0, resend: 0, resend_after: Duration::from_millis(500), keys: 0 }
     }
 }
 
@@ -129,8 +204,10 @@ pub enum What {
     Pause,
     /// Only this part of the workers is left.
     Workers(f64),
-    /// Caches are empty: requests take this many times as long, less with every one served, as usual after about 200.
+    /// Caches are empty: [`Cold::fading`].
     Cold(f64),
+    /// This part of the answers is a good status with nonsense in it: counters at zero.
+    Zeros(f64),
     /// Probes are told this, whatever is true.
     ProbesSay(bool),
     /// This process does not run (wherever the target points): stolen CPU. Ticks come late.

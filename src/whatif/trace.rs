@@ -5,7 +5,7 @@ use crate::model::id::*;
 use crate::model::outcome::Outcome;
 use crate::model::signal::{ProbeVerdict, Tallies};
 use crate::model::time::{Duration, Moment};
-use crate::model::view::View;
+use crate::model::view::{State, View};
 use crate::steer::fallback::Refusal;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -77,6 +77,8 @@ pub enum Note {
         request: u32,
         /// Its route.
         route: RouteIx,
+        /// Read.
+        safe: bool,
         /// How.
         fate: Fate,
         /// How long it took.
@@ -102,6 +104,41 @@ pub enum Note {
     Fault(usize, bool),
     /// The controller refused an order.
     Refused(String),
+    /// How the pools stand, by index, every second (for witnesses that want it).
+    Gauges(Vec<Gauge>),
+    /// So much calm was leapt over; times from here on are so much later by the script's clock.
+    Leapt(Duration),
+}
+
+/// How a pool stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gauge {
+    /// Its state.
+    pub state: State,
+    /// Its share of its service's requests.
+    pub share: f64,
+    /// Requests in flight it may have.
+    pub limit: u32,
+    /// Requests in flight it has.
+    pub inflight: u32,
+    /// Requests that wait there for a worker.
+    pub queued: u32,
+    /// How long the next one would wait.
+    pub wait: Duration,
+}
+
+/// Who is told what happens.
+pub trait Witness {
+    /// Whether it wants [`Note::Gauges`].
+    const GAUGES: bool = false;
+    /// Something happened.
+    fn note(&mut self, at: Moment, note: Note);
+}
+
+impl Witness for Trace {
+    fn note(&mut self, at: Moment, note: Note) {
+        self.0.push(Record { at, note });
+    }
 }
 
 /// How a request ended, for its user.
@@ -111,6 +148,10 @@ pub enum Fate {
     Answered(Outcome),
     /// With an answer of our own.
     Degraded(Refusal),
+    /// With the last good copy, marked.
+    Copy,
+    /// With nonsense that nobody could tell from an answer.
+    Wrong,
 }
 
 impl Fate {
@@ -128,9 +169,6 @@ pub struct Trace(
 );
 
 impl Trace {
-    pub(super) fn note(&mut self, at: Moment, note: Note) {
-        self.0.push(Record { at, note });
-    }
     /// The events.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.0.iter().filter_map(|r| if let Note::Event(e) = &r.note { Some(e) } else { None })

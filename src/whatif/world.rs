@@ -3,21 +3,25 @@
 //! The edge's part follows `edge/exchange.rs` and `control.rs` step by step, without bytes: ask the attempt machine, do what it
 //! says, tell the board and the machine what came of it; tick every 10 ms, every tenth tick a full one. While the edge is
 //! stalled its events wait and are handled late, in order, as a process that got no CPU would.
+//!
+//! Calm can be leapt over ([`Script::leap`]): everything of the script that is still to come moves nearer, and the witness
+//! is told. Nobody inside the world notices: no timer sees a gap.
 
-use super::board::{self, Board};
-use super::plant::{Contact, Finished, Job, Plant, Reception};
+mod requests;
+
+use self::requests::{Flying, Request};
+use super::board::Board;
+use super::plant::{Finished, Job, Plant, Reception};
 use super::script::{Fault, Script, What};
-use super::trace::{Fate, Note, Trace};
+use super::trace::{Gauge, Note, Trace, Witness};
 use crate::model::dice::Dice;
 use crate::model::event::Actor;
 use crate::model::id::*;
 use crate::model::outcome::{Outcome, Sent};
 use crate::model::signal::{Probe, ProbeVerdict, Signal};
 use crate::model::time::{Duration, Moment};
-use crate::model::view::{Compiled, Facts, Live, View};
+use crate::model::view::{Compiled, Live, PoolView, State, View};
 use crate::sense::{Controller, EndpointOrder};
-use crate::steer::attempt::{Attempt, Step, Try};
-use crate::steer::{classify, eject};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -25,25 +29,32 @@ use std::sync::Arc;
 /// How often the pools are looked at; every [`FULL`]th time everything is.
 const TICK: Duration = Duration::from_millis(10);
 const FULL: u64 = 10;
-/// A request that asks for more steps than this at one moment is in a loop.
-const STEPS: u32 = 64;
+/// Every so many ticks the witness gets the gauges.
+const GAUGES: u64 = 100;
+/// Calm has to last so long before it is leapt over, and so much of it is left before the next thing that happens.
+pub const DWELL: Duration = Duration::from_secs(20);
 /// When a world begins (zero means never).
 pub const BEGIN: Moment = Moment::ms(1000);
 
 /// Play a script to its end.
 pub fn play(script: &Script) -> Trace {
-    World::new(script).run()
+    watch(script, Trace::default())
+}
+
+/// Play a script to its end, and tell this witness.
+pub fn watch<W: Witness>(script: &Script, witness: W) -> W {
+    World::new(script, witness).run()
 }
 
 /// What happens next. The edge's own events wait while it is stalled; those of servers and of the script do not.
 #[derive(Debug)]
 enum Next {
     Ask { load: usize },
-    Again { load: usize, safe: bool, poison: bool, tries: u32 },
+    Again { load: usize, kind: Kind, tries: u32 },
     Wake { request: u32, version: u32 },
     Mark { ticket: u64 },
     Fails { ticket: u64, outcome: Outcome, sent: Sent },
-    Answer { ticket: u64, status: u16 },
+    Answer { ticket: u64, status: u16, zeros: bool },
     Tick { n: u64 },
     ProbeBack { endpoint: EndpointIx, verdict: ProbeVerdict, took: Duration },
     Order { n: usize },
@@ -55,7 +66,19 @@ enum Next {
     Fault { n: usize, begins: bool },
 }
 
+/// What a request is, whoever sends it again.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    safe: bool,
+    poison: bool,
+    key: u32,
+}
+
 impl Next {
+    /// Due at a time of the script.
+    fn is_scripts(&self) -> bool {
+        matches!(self, Self::Fault { .. } | Self::Order { .. } | Self::Reload { .. })
+    }
     fn is_edges(&self) -> bool {
         !matches!(self, Self::Arrive { .. } | Self::Served { .. } | Self::Probe { .. } | Self::Fault { .. })
     }
@@ -85,34 +108,7 @@ impl Ord for Due {
     }
 }
 
-/// A request on its way.
-struct Request {
-    attempt: Attempt,
-    route: RouteIx,
-    load: usize,
-    started: Moment,
-    poison: bool,
-    tries: u32,
-    version: u32,
-    /// The last picture of its own config, once there is a newer config.
-    view: Option<Arc<View>>,
-    flying: Vec<u64>,
-    failed: Vec<PoolIx>,
-}
-
-/// An attempt on its way.
-struct Flying {
-    request: u32,
-    flight: board::Flight,
-    plan: Try,
-    epoch: u32,
-    timeout_at: Moment,
-    sent: Sent,
-    /// Its request was answered by this pool: nobody waits for it any more (`edge/linger.rs`).
-    lost_to: Option<PoolIx>,
-}
-
-struct World<'s> {
+struct World<'s, W> {
     script: &'s Script,
     now: Moment,
     queue: BinaryHeap<Reverse<Due>>,
@@ -131,11 +127,15 @@ struct World<'s> {
     active: Vec<(Fault, Moment)>,
     stalled_until: Moment,
     end: Moment,
-    trace: Trace,
+    /// By load, then by key: whether there is a last good copy.
+    copies: Vec<Vec<bool>>,
+    leapt: Duration,
+    calm_since: Moment,
+    trace: W,
 }
 
-impl<'s> World<'s> {
-    fn new(script: &'s Script) -> Self {
+impl<'s, W: Witness> World<'s, W> {
+    fn new(script: &'s Script, witness: W) -> Self {
         let mut dice = Dice::new(script.seed);
         let (edge_dice, config) = (dice.split(), script.config.clone());
         let controller = Controller::new(config.clone(), BEGIN, dice.split());
@@ -156,7 +156,10 @@ impl<'s> World<'s> {
             active: Vec::new(),
             stalled_until: Moment::ZERO,
             end: BEGIN + script.length,
-            trace: Trace::default(),
+            copies: script.loads.iter().map(|l| vec![false; l.keys as usize]).collect(),
+            leapt: Duration::ZERO,
+            calm_since: BEGIN,
+            trace: witness,
             dice,
             edge_dice,
         };
@@ -182,7 +185,7 @@ impl<'s> World<'s> {
         w
     }
 
-    fn run(mut self) -> Trace {
+    fn run(mut self) -> W {
         while let Some(Reverse(Due { at, seq, next })) = self.queue.pop() {
             if at < self.stalled_until && next.is_edges() {
                 // It keeps its number, and so its place among those that waited with it.
@@ -210,10 +213,11 @@ impl<'s> World<'s> {
             Next::Ask { load } => {
                 let l = &self.script.loads[load];
                 let (safe, poison) = (!self.dice.chance(l.writes), self.dice.chance(l.poison.max(self.poison())));
+                let key = if l.keys > 0 { self.dice.below(l.keys.into()) as u32 } else { 0 };
                 self.ask_later(load);
-                self.ask(load, safe, poison, 0);
+                self.ask(load, Kind { safe, poison, key }, 0);
             }
-            Next::Again { load, safe, poison, tries } => self.ask(load, safe, poison, tries),
+            Next::Again { load, kind, tries } => self.ask(load, kind, tries),
             Next::Wake { request, version } => {
                 if self.requests.get(&request).is_some_and(|r| r.version == version) {
                     self.drive(request);
@@ -221,7 +225,7 @@ impl<'s> World<'s> {
             }
             Next::Mark { ticket } => self.mark(ticket),
             Next::Fails { ticket, outcome, sent } => self.failed(ticket, outcome, sent),
-            Next::Answer { ticket, status } => self.answered(ticket, status),
+            Next::Answer { ticket, status, zeros } => self.answered(ticket, status, zeros),
             Next::Tick { n } => self.tick(n),
             Next::ProbeBack { endpoint, verdict, took } => {
                 self.trace.note(self.now, Note::Probe { endpoint, verdict: verdict.clone() });
@@ -262,7 +266,9 @@ impl<'s> World<'s> {
     }
     fn ask_later(&mut self, load: usize) {
         let rate = self.script.loads[load].rate * self.factor(|w| if let What::Burst(f) = w { Some(f) } else { None });
-        let gap = Duration::from_secs_f64(-(1.0 - self.dice.unit()).ln() / rate.max(1e-3));
+        let rate = rate * self.script.factor(self.now.since(BEGIN) + self.leapt);
+        let gaps = if self.script.loads[load].even { 1.0 } else { -(1.0 - self.dice.unit()).ln() };
+        let gap = Duration::from_secs_f64(gaps / rate.max(1e-3));
         if self.now + gap < self.end {
             self.push(self.now + gap, Next::Ask { load });
         }
@@ -303,7 +309,7 @@ impl<'s> World<'s> {
         match self.plant.receive(endpoint, job, poison, self.now, &mut self.dice) {
             Reception::Said(status, after) => {
                 let back = self.plant.wire(endpoint);
-                self.push(self.now + after + back, Next::Answer { ticket: job.ticket, status });
+                self.push(self.now + after + back, Next::Answer { ticket: job.ticket, status, zeros: false });
             }
             Reception::Ignored | Reception::Queued => {}
             Reception::Started(end) => self.push(end, Next::Served { endpoint, job }),
@@ -312,14 +318,14 @@ impl<'s> World<'s> {
     fn served(&mut self, endpoint: EndpointIx, job: Job) {
         match self.plant.done(endpoint, job, self.now, &mut self.dice) {
             Err(later) => self.push(later, Next::Served { endpoint, job }),
-            Ok(Finished { served, heard, next }) => {
+            Ok(Finished { served, heard, zeros, next }) => {
                 if job.write && served {
                     let pool = self.config.topology.endpoints[endpoint.at()].pool;
                     self.trace.note(self.now, Note::Applied { request: job.request, pool });
                 }
                 if heard {
                     let back = self.plant.wire(endpoint);
-                    self.push(self.now + back, Next::Answer { ticket: job.ticket, status: 200 });
+                    self.push(self.now + back, Next::Answer { ticket: job.ticket, status: 200, zeros });
                 }
                 if let Some((job, end)) = next {
                     self.push(end, Next::Served { endpoint, job });
@@ -337,6 +343,13 @@ impl<'s> World<'s> {
             self.trace.note(self.now, Note::Tick(Arc::new(tallies.clone())));
         }
         self.tell(Signal::Tick(tallies));
+        if W::GAUGES && n.is_multiple_of(GAUGES) {
+            let gauges = self.gauges();
+            self.trace.note(self.now, Note::Gauges(gauges));
+        }
+        if n.is_multiple_of(GAUGES) {
+            self.leap();
+        }
         // Missed ticks are not made up for.
         let n = n.max(self.now.since(BEGIN).as_micros() as u64 / TICK.as_micros() as u64) + 1;
         self.push(BEGIN + TICK * n as u32, Next::Tick { n });
@@ -373,204 +386,39 @@ impl<'s> World<'s> {
         }
     }
 
-    // Requests.
-
-    fn ask(&mut self, load: usize, safe: bool, poison: bool, tries: u32) {
-        let route = self.script.loads[load].route;
-        let request = self.asked;
-        self.asked += 1;
-        self.board.arrived(route);
-        self.trace.note(self.now, Note::Asked { request, route, safe, poison });
-        let priority = self.view.topology().routes[route.at()].priority;
-        let facts = Facts { route, safe, keyed: false, upgrade: false, started: self.now, priority };
-        let attempt = Attempt::new(facts, &self.view);
-        let (started, version) = (self.now, 0);
-        let r = Request { attempt, route, load, started, poison, tries, version, view: None, flying: vec![], failed: vec![] };
-        self.requests.insert(request, r);
-        self.drive(request);
-    }
-
-    /// Ask the machine what to do until it says wait, or it is over.
-    fn drive(&mut self, request: u32) {
-        for _ in 0..STEPS {
-            let Some(r) = self.requests.get_mut(&request) else { return };
-            let view = r.view.clone().unwrap_or_else(|| self.view.clone());
-            match r.attempt.step(self.now, &view, &self.board, &mut self.edge_dice) {
-                Step::Try(plan) => self.attempt(request, plan, &view),
-                Step::Stop(id) => {
-                    let ticket = r.flying.iter().copied().find(|t| self.flying[t].plan.id == id);
-                    let Some(ticket) = ticket else { panic!("request {request} stops attempt {id}, which does not run") };
-                    let sent = self.drop_flight(ticket);
-                    let r = self.requests.get_mut(&request).expect("it is there");
-                    r.attempt.ended(id, Outcome::Cancelled, sent, self.now);
-                }
-                Step::Wait(until) => {
-                    assert!(until > self.now, "request {request} waits until {until:?}, which is not in the future ({:?})", self.now);
-                    r.version += 1;
-                    let version = r.version;
-                    return self.push(until, Next::Wake { request, version });
-                }
-                Step::GiveUp(why) => {
-                    // What had more time than it normally needs has failed; the rest was merely cut short.
-                    for ticket in r.flying.clone() {
-                        let overdue = self.now >= self.flying[&ticket].plan.overdue_at;
-                        self.land(ticket, if overdue { Outcome::Timeout } else { Outcome::Cancelled });
-                    }
-                    return self.finish(request, Fate::Degraded(why), None);
-                }
-            }
-        }
-        panic!("request {request} takes {STEPS} steps at one moment");
-    }
-
-    fn attempt(&mut self, request: u32, plan: Try, view: &View) {
-        let r = self.requests.get_mut(&request).expect("it is there");
-        self.tickets += 1;
-        let ticket = self.tickets;
-        let facts = *r.attempt.facts();
-        r.flying.push(ticket);
-        let t = view.topology();
-        let inflight = self.board.pool_inflight(plan.pool);
-        let note = Note::Try {
-            request,
-            route: r.route,
-            id: plan.id,
-            pool: plan.pool,
-            endpoint: plan.endpoint,
-            safe: facts.safe,
-            trial: plan.trial,
-            hedge: plan.hedge,
-            inflight,
-            generation: view.config.generation,
+    fn gauges(&self) -> Vec<Gauge> {
+        let gauge = |(i, p): (usize, &PoolView)| {
+            let servers = self.plant.load(i.into(), self.now);
+            let inflight = self.board.pool_inflight(i.into());
+            Gauge { state: p.state, share: p.share, limit: p.limit, inflight, queued: servers.queued, wait: servers.wait }
         };
-        self.trace.note(self.now, note);
-        let (poison, epoch) = (r.poison, view.pools[plan.pool.at()].epoch);
-        let flight = self.board.begin(r.route, plan.endpoint, self.now, plan.trial);
-        let connect_timeout = t.services[t.pools[plan.pool.at()].service.at()].connect_timeout;
-        let timeout_at = self.now + plan.timeout;
-        let job = Job { ticket, write: !facts.safe, request };
-        let mut sent = Sent::Nothing;
-        match self.plant.contact(plan.endpoint, epoch, connect_timeout) {
-            Contact::Arrives(after, reused) => {
-                if reused {
-                    sent = Sent::Complete;
-                }
-                self.push(self.now + after, Next::Arrive { endpoint: plan.endpoint, job, poison });
-            }
-            Contact::Fails(after, outcome, sent) => self.push(self.now + after, Next::Fails { ticket, outcome, sent }),
-            Contact::Lost => sent = Sent::Complete,
-        }
-        self.flying.insert(ticket, Flying { request, flight, plan, epoch, timeout_at, sent, lost_to: None });
-        self.push(plan.overdue_at.min(timeout_at), Next::Mark { ticket });
+        self.view.pools.iter().enumerate().map(gauge).collect()
     }
 
-    /// One of an attempt's three times has come.
-    fn mark(&mut self, ticket: u64) {
-        let Some(f) = self.flying.get_mut(&ticket) else { return };
-        if self.now >= f.timeout_at {
-            let sent = f.sent;
-            return self.failed(ticket, if sent == Sent::Nothing { Outcome::Connect } else { Outcome::Timeout }, sent);
+    /// Where nothing happens and nothing is about to, the time until it does is left out.
+    fn leap(&mut self) {
+        let Some(most) = self.script.leap else { return };
+        let well = |p: &PoolView| p.state == State::Serving && !p.suspect && !p.drained;
+        if !(self.active.is_empty() && self.view.pools.iter().all(well) && !self.view.edge_suspect) {
+            self.calm_since = self.now;
         }
-        if self.now >= f.plan.overdue_at {
-            self.board.overdue(&mut f.flight);
-        }
-        if self.now >= f.plan.late_at {
-            self.board.late(&mut f.flight);
-        }
-        let times = [f.plan.overdue_at, f.plan.late_at, f.timeout_at];
-        let next = times.into_iter().filter(|m| *m > self.now).min().expect("its timeout has not come");
-        self.push(next, Next::Mark { ticket });
-    }
-
-    fn answered(&mut self, ticket: u64, status: u16) {
-        let Some(f) = self.flying.get_mut(&ticket) else { return };
-        let (request, epoch, pool, endpoint) = (f.request, f.epoch, f.plan.pool, f.plan.endpoint);
-        self.board.first_byte(&mut f.flight, self.now);
-        self.plant.checkin(endpoint, epoch);
-        if self.flying[&ticket].lost_to.is_some() {
-            return self.land(ticket, if status < 500 { Outcome::Ok } else { Outcome::Status(status) });
-        }
-        let r = &self.requests[&request];
-        let view = r.view.as_ref().unwrap_or(&self.view);
-        let outcome = classify::status(status, false, &view.topology().routes[r.route.at()]);
-        if !r.attempt.accepts(view, outcome) {
-            return self.failed(ticket, outcome, Sent::Complete);
-        }
-        self.land(ticket, outcome);
-        self.finish(request, Fate::Answered(outcome), Some(pool));
-    }
-
-    fn failed(&mut self, ticket: u64, outcome: Outcome, sent: Sent) {
-        let Some(f) = self.flying.get(&ticket) else { return };
-        let (request, id, pool) = (f.request, f.plan.id, f.plan.pool);
-        if let Some(winner) = f.lost_to {
-            let region = |p: PoolIx| self.config.topology.pools[p.at()].region;
-            if region(winner) != region(pool) {
-                self.board.contradicted(pool);
-            }
-            return self.land(ticket, outcome);
-        }
-        self.land(ticket, outcome);
-        let r = self.requests.get_mut(&request).expect("an attempt ends before its request");
-        r.attempt.ended(id, outcome, sent, self.now);
-        self.drive(request);
-    }
-
-    /// An attempt ended: the board is told, and the endpoint judged.
-    fn land(&mut self, ticket: u64, outcome: Outcome) {
-        let f = self.flying.remove(&ticket).expect("it flies");
-        let (pool, endpoint, id, request) = (f.plan.pool, f.plan.endpoint, f.plan.id, f.request);
-        self.trace.note(self.now, Note::Ended { request, id, pool, outcome });
-        let mut request = self.requests.get_mut(&request).filter(|_| f.lost_to.is_none());
-        if let Some(r) = &mut request {
-            r.flying.retain(|t| *t != ticket);
-        }
-        let (failures, hard) = self.board.end(f.flight, self.now, outcome);
-        if !outcome.is_failure() {
+        if self.now.since(self.calm_since) < DWELL {
             return;
         }
-        if let Some(r) = request {
-            r.failed.push(pool);
+        let next = self.queue.iter().filter(|Reverse(d)| d.next.is_scripts()).map(|Reverse(d)| d.at).min();
+        let far = self.now.until(next.unwrap_or(self.end).min(self.end)).saturating_sub(DWELL).min(most);
+        if far < DWELL {
+            return;
         }
-        let t = &self.config.topology;
-        let (p, ejections) = (&t.pools[pool.at()], self.board.ejections(endpoint));
-        let failover = &t.services[p.service.at()].failover;
-        if let Some(out) = eject::judge(failures, hard, failover, p, &self.board, ejections, self.now, &mut self.edge_dice) {
-            self.board.eject(endpoint, self.now, self.now + out, hard);
+        let mut due = std::mem::take(&mut self.queue).into_vec();
+        for Reverse(d) in due.iter_mut().filter(|Reverse(d)| d.next.is_scripts()) {
+            d.at = d.at - far;
         }
-    }
-
-    fn drop_flight(&mut self, ticket: u64) -> Sent {
-        let sent = self.flying[&ticket].sent;
-        self.land(ticket, Outcome::Cancelled);
-        sent
-    }
-
-    fn finish(&mut self, request: u32, fate: Fate, from: Option<PoolIx>) {
-        for ticket in self.requests[&request].flying.clone() {
-            match from {
-                Some(_) => self.flying.get_mut(&ticket).expect("it flies").lost_to = from,
-                None => drop(self.drop_flight(ticket)),
-            }
-        }
-        let r = self.requests.remove(&request).expect("it is there");
-        // Whether the pools or the request were at fault.
-        let region = |p: &PoolIx| self.config.topology.pools[p.at()].region;
-        let good = from.filter(|_| fate.good()).map(|p| region(&p));
-        for p in &r.failed {
-            match good {
-                Some(good) if good != region(p) => self.board.contradicted(*p),
-                None if r.failed.iter().any(|q| region(q) != region(p)) => self.board.confirmed(*p),
-                _ => {}
-            }
-        }
-        let took = self.now.since(r.started);
-        self.trace.note(self.now, Note::Done { request, route: r.route, fate, took });
-        let load = &self.script.loads[r.load];
-        if !fate.good() && r.tries < load.resend && self.now < self.end {
-            let (safe, poison, tries) = (r.attempt.facts().safe, r.poison, r.tries + 1);
-            let after = load.resend_after;
-            self.push(self.now + after, Next::Again { load: r.load, safe, poison, tries });
-        }
+        self.queue = due.into();
+        self.end = self.end - far;
+        self.leapt += far;
+        self.plant.pass(far);
+        self.calm_since = self.now;
+        self.trace.note(self.now, Note::Leapt(far));
     }
 }

@@ -329,7 +329,7 @@ fn writes_once(_: &Script, trace: &Trace, broken: &mut Broken) {
 
 fn no_needless_no_region(_: &Script, trace: &Trace, broken: &mut Broken) {
     for (r, view) in with_view(trace) {
-        let Note::Done { request, route, fate: Fate::Degraded(Refusal::NoRegion), took } = r.note else { continue };
+        let Note::Done { request, route, fate: Fate::Degraded(Refusal::NoRegion), took, .. } = r.note else { continue };
         let table = &view.tables[view.topology().routes[route.at()].table.at()];
         if took.is_zero() && table.order.iter().any(|p| view.pools[p.at()].open() && !view.pools[p.at()].suspect) {
             broken.push(("an open region goes before a degraded answer", format!("{:?} request {request}: {table:?}", r.at)));

@@ -4,7 +4,7 @@ use evenkeel::config;
 use evenkeel::model::id::*;
 use evenkeel::model::time::Duration;
 use evenkeel::model::view::Compiled;
-use evenkeel::whatif::{Load, Script, Site};
+use evenkeel::whatif::{Load, Power, Script, Site};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,7 +62,8 @@ pub fn three(seed: u64, length: Duration, rate: f64) -> Script {
     let mut script = Script::calm(seed, length, config.clone());
     for (site, pool) in script.sites.iter_mut().zip(&config.topology.pools) {
         let wire = [1, 4, 12][pool.region.at()];
-        *site = Site { wire: Duration::from_millis(wire), service: Duration::from_millis(12), spread: 0.5, workers: 16 };
+        *site =
+            Site { wire: Duration::from_millis(wire), service: Duration::from_millis(12), power: Power::Workers(16), ..Site::default() };
     }
     script.loads = vec![Load::plain(RouteIx(0), rate * 0.2), Load::plain(RouteIx(1), rate * 0.5), Load::plain(RouteIx(2), rate * 0.3)];
     script
