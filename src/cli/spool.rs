@@ -45,6 +45,7 @@ enum What {
 }
 
 #[derive(clap::Args, Clone)]
+#[group(skip)]
 struct List {
     /// Only these: pending, applied, refused, expired, dropped, damaged (comma-separated). Default: all but applied.
     #[arg(long, value_name = "STATES")]

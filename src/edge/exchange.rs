@@ -35,6 +35,7 @@ use crate::model::id::{PoolIx, RouteIx};
 use crate::model::outcome::{Outcome, RequestOutcome, Sent};
 use crate::model::policy::{Priority, Route, Writes};
 use crate::model::time::{Duration, Moment};
+use crate::model::topology::Protocol;
 use crate::model::view::State;
 use crate::steer::attempt::{Attempt, Step, Try};
 use crate::steer::classify;
@@ -215,7 +216,9 @@ impl<'p> Exchange<'p> {
         }
         let upload = if streaming {
             machine.streams();
-            let upload = Upload::new(&topology.limits, &worker.replay, facts.repeatable(&route.retry, Sent::Incomplete));
+            // Over HTTP/2 an endpoint may say that it has not looked at a request of which the body was sent (REFUSED_STREAM, GOAWAY).
+            let refusable = topology.services[route.service.at()].protocol != Protocol::Http1;
+            let upload = Upload::new(&topology.limits, &worker.replay, refusable || facts.repeatable(&route.retry, Sent::Incomplete));
             if grpc.is_some() { upload.quiet(route.idle_timeout) } else { upload }
         } else {
             Upload::none()

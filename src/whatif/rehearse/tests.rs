@@ -9,6 +9,7 @@ version: 1
 listeners: [{address: '127.0.0.1:8080'}]
 regions: {east: {}, west: {}}
 services: {api: {pools: {east: {endpoints: ['10.0.0.1:80', '10.0.0.2:80']}, west: {endpoints: ['10.0.1.1:80', '10.0.1.2:80']}}}}
+overload: {limit: {initial: 2000, max: 100000}} # room for 200,000 requests a second
 routes:
   - {name: read, match: {path_prefix: /r, methods: [GET]}, service: api, deadline: 2s, degrade: [{stale: {max_age: 1h}}]}
   - {name: rest, service: api, deadline: 2s}
