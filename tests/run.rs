@@ -147,7 +147,7 @@ impl Load {
             std::thread::spawn(move || {
                 let (mut keeper, mut bad) = (Keeper { at, socket: None }, 0);
                 while !stop.load(Relaxed) {
-                    let fine = if i % 2 == 0 { get(at, "/").0 == 200 } else { keeper.ask() };
+                    let fine = if i.is_multiple_of(2) { get(at, "/").0 == 200 } else { keeper.ask() };
                     bad += usize::from(!fine);
                     good.fetch_add(usize::from(fine), Relaxed);
                     std::thread::sleep(Duration::from_millis(3));

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The request's head is HTTP/1.1 text in both cases, since that is what the strict codec writes and what a first connection, of
-//! which nobody knows yet what it will speak, can be prepared with. HTTP/2 translates it ([`http1::to_http2`](crate::http1::to_http2)).
+//! which nobody knows yet what it will speak, can be prepared with. HTTP/2 translates it (`http1::over_http2`).
 
 use super::h1;
 use super::h2::Call;
