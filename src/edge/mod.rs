@@ -42,7 +42,7 @@ mod linger;
 pub mod listener;
 mod message;
 mod once;
-mod proxy;
+pub mod proxy;
 mod relay;
 mod replay;
 mod socket;

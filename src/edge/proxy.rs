@@ -14,7 +14,7 @@ const V2_BYTES: usize = 2048;
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+pub enum Said {
     /// The connection is on behalf of this client.
     Client(IpAddr),
     /// It is the balancer's own (a health check), or of a kind that has no address.
@@ -23,7 +23,7 @@ enum Said {
 
 /// A header that is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Malformed;
+pub struct Malformed;
 
 /// Read the header off a connection. `None`: there is none, and the connection must be closed.
 /// Otherwise who the client is, `peer` where the header does not say.
@@ -48,7 +48,7 @@ pub(super) async fn read(socket: &mut Socket, peer: IpAddr) -> Option<IpAddr> {
 }
 
 /// A header and its length; `Ok(None)`: more is needed.
-fn parse(b: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
+pub fn parse(b: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
     let begins = |with: &[u8]| b.iter().zip(with).all(|(a, b)| a == b);
     if begins(V2) {
         return if b.len() < 16 { Ok(None) } else { v2(b) };
