@@ -11,6 +11,7 @@ use crate::journal;
 use crate::live::{Cells, Picture, Times};
 use crate::model::id::{PoolIx, RouteIx, ServiceIx};
 use crate::model::outcome::RequestOutcome;
+use crate::model::policy::Priority;
 use crate::model::signal::{HIST_BUCKETS, Hist};
 use crate::model::status::Status;
 use crate::model::time::Moment;
@@ -71,6 +72,10 @@ fn requests(out: &mut Text, view: &View, cells: &Cells) {
     out.family("evenkeel_shed_total", Kind::Counter, "Requests refused because of overload.");
     for (route, cell, _) in routes() {
         out.line("", &[("route", &route.name), ("priority", route.priority.label())], cell.sheds());
+    }
+    out.family("evenkeel_refusal_duration_seconds", Kind::Histogram, "From the whole request until it was refused because of overload.");
+    for p in [Priority::Critical, Priority::Normal, Priority::Sheddable] {
+        times(out, &[("priority", p.label())], cells.refusals(p));
     }
     out.family(
         "evenkeel_guard_rejections_total",

@@ -379,6 +379,7 @@ async fn the_scrape_is_well_formed_and_counts() {
         r#"evenkeel_inflight{service="app",region="east"} 0"#,
         r#"evenkeel_retries_total{service="app"} 0"#,
         r#"evenkeel_shed_total{route="all",priority="normal"} 0"#,
+        r#"evenkeel_refusal_duration_seconds_count{priority="critical"} 0"#,
         "evenkeel_config_generation 1",
         r#"evenkeel_config_reloads_total{result="rejected"} 0"#,
         r#"evenkeel_connections{listener="127.0.0.1:8080"} 7"#,

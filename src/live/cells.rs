@@ -1,10 +1,10 @@
 //! All cells of one config, by the indexes of its topology.
 
-use super::cell::{EndpointCell, PoolCell, RouteCell, ServiceCell, TableCell};
+use super::cell::{EndpointCell, PoolCell, RouteCell, ServiceCell, TableCell, Times};
 use super::flight::{Detached, Flight};
 use super::pace::Estimator;
 use crate::model::id::*;
-use crate::model::policy::Route;
+use crate::model::policy::{Priority, Route};
 use crate::model::time::{Duration, Moment};
 use crate::model::topology::{Endpoint, Pool, Service, Topology};
 use crate::model::view::{Live, Pace};
@@ -31,6 +31,8 @@ pub struct Cells {
     slots: Box<[u32]>,
     /// By route: where its row in `paces` begins.
     rows: Box<[u32]>,
+    /// By priority: how long it took to refuse a request for want of room.
+    refusals: Arc<[Times; 3]>,
     /// By route and slot; made when the first answer comes.
     pub(super) paces: Box<[OnceLock<Arc<Estimator>>]>,
 }
@@ -128,6 +130,7 @@ impl Cells {
             places: t.endpoints.iter().zip(0u32..).map(|(e, i)| (e.pool, 1 << ((i - pool_of(e).endpoints.start) % 64))).collect(),
             slots,
             rows,
+            refusals: old.map_or_else(Arc::default, |(_, cells)| cells.refusals.clone()),
             paces: (0..width).map(|_| OnceLock::new()).collect(),
         };
         if let Some(before) = before {
@@ -168,6 +171,10 @@ impl Cells {
     /// The cell of an endpoint.
     pub fn endpoint(&self, e: EndpointIx) -> &EndpointCell {
         &self.endpoints[e.at()]
+    }
+    /// How long it took to refuse requests of a priority for want of room.
+    pub fn refusals(&self, p: Priority) -> &Times {
+        &self.refusals[p as usize]
     }
     /// The cell of a route.
     pub fn route(&self, r: RouteIx) -> &RouteCell {

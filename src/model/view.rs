@@ -112,6 +112,13 @@ pub struct Reserve {
     pub bound: u32,
 }
 
+impl Reserve {
+    /// Whether places are kept for somebody: more requests waited in vain lately than a queue can help.
+    pub fn is_needed(&self) -> bool {
+        self.critical > 0 || self.normal > 0
+    }
+}
+
 /// What requests know of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolView {

@@ -276,8 +276,10 @@ impl Attempt {
 
     /// Every pool is full: ask again soon, for as long as this priority may wait since it first asked.
     fn queue(&self, since: Moment, why: Refusal, now: Moment, view: &View) -> Step {
-        let until = (since + patience::queue(&service(&self.facts, view).overload, self.facts.priority)).min(self.deadline);
-        if now < until { Step::Wait(until.min(now + patience::ASK_AGAIN)) } else { Step::GiveUp(why) }
+        let table = &view.tables[route(&self.facts, view).table.at()];
+        let standing = table.order.iter().any(|p| view.pools[p.at()].reserve.is_needed());
+        let until = (since + patience::queue(&service(&self.facts, view).overload, self.facts.priority, standing)).min(self.deadline);
+        if now < until { Step::Wait(until.min(now + patience::ask_again(self.facts.priority))) } else { Step::GiveUp(why) }
     }
 
     /// After a failure with nothing else under way.

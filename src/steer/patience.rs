@@ -23,8 +23,11 @@ pub const LOOK: Duration = Duration::from_millis(15);
 pub const LOOK_EARLY: Duration = Duration::from_millis(40);
 /// How often an upload looks, which may go on for minutes.
 pub const LOOK_UPLOAD: Duration = Duration::from_millis(60);
-/// How often a request that found every pool full asks again.
-pub const ASK_AGAIN: Duration = Duration::from_millis(4);
+/// How often a request that found every pool full asks again. Whoever asks most often finds the place that was just left:
+/// critical ones do.
+pub fn ask_again(priority: Priority) -> Duration {
+    Duration::from_millis(if priority == Priority::Critical { 1 } else { 2 })
+}
 /// How long a safe request waits in a pool that is dead, or suspect and tried, while its route has no other: time for a trial to be answered by a
 /// pool that came back, and still an honest answer within 50 ms. Pools further away prove themselves by probes.
 pub const DOOMED: Duration = Duration::from_millis(40);
@@ -85,9 +88,13 @@ pub fn hedge(after: HedgeAfter, pace: Pace) -> Option<Duration> {
 
 /// How long a request waits for room. Critical ones as long as the operator allows; normal ones three quarters of it,
 /// which by default is longer than the control side needs to see a burst and make room (a tick is 10 ms); sheddable ones not at all, since an immediate refusal costs the client and us the least.
-pub fn queue(overload: &Overload, priority: Priority) -> Duration {
+///
+/// `standing`: others have been waiting in vain for a while. Then a queue only adds delay to the same refusals, and normal requests wait
+/// half as long (controlled delay: Nichols and Jacobson 2012; the two time limits as in Maurer, "Fail at Scale", 2015).
+pub fn queue(overload: &Overload, priority: Priority, standing: bool) -> Duration {
     match priority {
         Priority::Critical => overload.max_queue,
+        Priority::Normal if standing => overload.max_queue * 3 / 8,
         Priority::Normal => overload.max_queue * 3 / 4,
         Priority::Sheddable => Duration::ZERO,
     }
@@ -112,6 +119,14 @@ mod tests {
             assert_eq!(attempt(pace, &f, &r, ms(2000), false, true), ms(2000));
             assert_eq!(attempt(pace, &f, &r, ms(100), true, true), ms(100));
         }
+    }
+
+    #[test]
+    fn nobody_but_critical_requests_waits_long_where_others_wait_in_vain() {
+        let waits =
+            |standing| [Priority::Critical, Priority::Normal, Priority::Sheddable].map(|p| queue(&Overload::default(), p, standing));
+        assert_eq!(waits(false), [ms(20), ms(15), ms(0)]);
+        assert_eq!(waits(true), [ms(20), ms(15) / 2, ms(0)]);
     }
 
     #[test]

@@ -122,7 +122,9 @@ impl<'p> Exchange<'p> {
             return told;
         }
         if why == Refusal::Shed {
+            let facts = self.machine.facts();
             self.picture.cells.route(self.index).shed();
+            self.picture.cells.refusals(facts.priority).add(clock::now().since(facts.started));
         }
         let ours_says_less = matches!(plan.answer.outcome, RequestOutcome::Shed | RequestOutcome::Unavailable);
         match self.held.take().filter(|held| self.upload.has(held.next)) {
