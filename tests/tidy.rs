@@ -72,7 +72,9 @@ fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
-        if path.is_dir() {
+        if path.is_dir() && path.file_name().is_some_and(|n| n == "target") {
+            // What fuzzing builds.
+        } else if path.is_dir() {
             walk(&path, out);
         } else {
             out.push(path);

@@ -306,15 +306,21 @@ fn a_full_world_is_waited_for_briefly_by_those_that_matter() {
         assert_eq!(now, patience);
         r.gives_up(now, Refusal::Shed);
     }
+    // Where others have waited in vain already, a normal request is refused sooner.
     let mut r = Run::new(get(ANY));
     r.live.inflight.borrow_mut().fill(50);
-    r.waits(0, 4);
+    set(&mut r.v, 0, |p| p.reserve.critical = 1);
+    r.waits(6, 8);
+    r.gives_up(14, Refusal::Shed);
+    let mut r = Run::new(get(ANY));
+    r.live.inflight.borrow_mut().fill(50);
+    r.waits(0, 2);
     r.live.inflight.borrow_mut().fill(0);
-    let x = r.tries(4);
+    let x = r.tries(2);
     r.ended(x, Outcome::Timeout, Sent::Complete, 300);
     r.live.inflight.borrow_mut().fill(50);
-    r.waits(300, 304);
-    r.waits(305, 309);
+    r.waits(300, 302);
+    r.waits(305, 307);
     r.gives_up(315, Refusal::Deadline);
 }
 
