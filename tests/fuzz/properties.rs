@@ -29,7 +29,7 @@ pub const ALL: &[(&str, Property)] = &[
 fn forwarded(r: &RequestHead) -> BytesMut {
     let o = Onward {
         client: "192.0.2.7".parse().unwrap(),
-        trusted: r.head.len() % 2 == 0,
+        trusted: r.head.len().is_multiple_of(2),
         https: false,
         http2: false,
         request_id: "id",
