@@ -7,6 +7,7 @@
 //! probe       the probes
 //! worker-N    requests
 //! state, journal, log …   write to the disk, one thread each; nobody waits for them
+//! traces      sends spans of sampled requests to a collector; nobody waits for it
 //! spool       writes that no region takes; the clients whose writes these are wait for the disk, nobody else does
 //! ```
 //!
@@ -22,6 +23,7 @@ mod access;
 mod reload;
 mod system;
 mod takeover;
+mod traces;
 
 use crate::admin;
 use crate::config::{self, Loaded, Problems};
@@ -135,6 +137,8 @@ struct House {
     spool: Spool,
     log: Arc<logging::Log>,
     access: logging::access::Access,
+    traces: traces::Exporter,
+    spans: Arc<edge::trace::Stats>,
 }
 
 impl House {
@@ -178,7 +182,10 @@ impl House {
 
         let spool = Spool::start(spool::Settings::of(t), Box::new(on_record(inbox.clone()))).map_err(thread)?;
         let (access_log, records) = edge::access::channel();
-        let setup = edge::Setup { published: published.clone(), beats, access: access_log, spool: Some(spool.clone()) };
+        let (outbox, recorded) = edge::trace::channel();
+        let spans = outbox.stats().clone();
+        let traces = traces::Exporter::start(t, recorded, spans.clone()).map_err(thread)?;
+        let setup = edge::Setup { published: published.clone(), beats, access: access_log, traces: outbox, spool: Some(spool.clone()) };
         let edge = Edge::start(&setup, t.edge.threads).map_err(thread)?;
         edge.listeners().inherit(inherited);
         if let Err(problems) = edge.listeners().apply(t) {
@@ -203,10 +210,11 @@ impl House {
 
         let access = logging::access::Access::start(t.logging.access.as_ref());
         let apply = {
-            let (log, access, journal, spool) = (log.clone(), access.clone(), journal.clone(), spool.clone());
+            let (log, access, journal, spool, collector) = (log.clone(), access.clone(), journal.clone(), spool.clone(), traces.apply());
             move |t: &Topology| {
                 log.apply(&t.logging);
                 access.apply(t.logging.access.as_ref());
+                collector(t);
                 journal.reconfigure(journal::Settings::of(t));
                 spool.configure(spool::Settings::of(t));
             }
@@ -236,12 +244,15 @@ impl House {
             spool,
             log,
             access,
+            traces,
+            spans,
         })
     }
 
     /// Lives until it is asked to leave, and leaves.
     fn live(self, mut signals: Signals) {
-        let Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, spool, log, access, .. } = self;
+        let Self { alive, runtime, edge, inbox, published, reloader, records, admin, journal, spool, log, access, traces, spans, .. } =
+            self;
         let (admin_socket, predecessor, counter) = (self.admin_socket, self.predecessor, self.counter);
         let leaving = Arc::new(AtomicBool::new(false));
         let (doors, certificates) = (edge.listeners().clone(), edge.listeners().clone());
@@ -263,6 +274,7 @@ impl House {
                 leaving: leaving.clone(),
                 connections: Box::new(move || doors.doors().iter().map(|d| (d.address.to_string(), d.open().into())).collect()),
                 certificates: Box::new(move || certificates.expiries()),
+                spans: Box::new(move || spans.all()),
             };
             tokio::spawn(ledger::run(ledger.clone(), inbox.clone(), published.clone()));
             let admin = tokio::spawn(admin::run(context, admin));
@@ -306,6 +318,7 @@ impl House {
             leave(&edge, &inbox, &published, &mut signals, handed_over).await;
         });
         edge.stop();
+        traces.finish(LAST_WORDS);
         spool.stop(LAST_WORDS);
         drop(alive);
         ledger.write(&state_dir);

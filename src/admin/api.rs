@@ -49,6 +49,7 @@ pub struct App {
     readers: Arc<Semaphore>,
     scraped: Mutex<Option<(Moment, Arc<Status>)>>,
     pub(super) drills: Drills,
+    pub(super) incidents: Arc<Mutex<incidents::Known>>,
 }
 
 type Shared = State<Arc<App>>;
@@ -64,6 +65,7 @@ impl App {
             readers: Arc::new(Semaphore::new(READERS)),
             scraped: Mutex::default(),
             drills: Drills::default(),
+            incidents: Arc::default(),
         }
     }
     /// The config in force.
@@ -217,6 +219,7 @@ async fn scrape(State(app): Shared) -> Response {
         reloads: (app.reloads.0.load(Relaxed), app.reloads.1.load(Relaxed)),
         connections: (app.context.connections)(),
         certificates: (app.context.certificates)(),
+        spans: (app.context.spans)(),
         drills: app.drills.passed(),
         slo: Some(slo::report(&app, Duration::from_secs(30 * 86_400))),
         journal: app.context.journal.as_ref().map(crate::journal::Journal::stats).unwrap_or_default(),

@@ -273,6 +273,7 @@ async fn carry_out(app: &App, running: &Mutex<Running>, act: Act) {
         }
         let now = clock::now();
         running.lock().ended = Some(now);
+        running.lock().drill.undone(now);
         if running.lock().drill.stage() == DrillStage::Passed {
             app.drills.note_passed(&name, clock::wall(now).as_second());
         }

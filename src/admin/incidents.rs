@@ -2,8 +2,8 @@
 
 use super::api::App;
 use super::problem::Problem;
-use crate::journal::{self, Filter};
-use crate::report::incident::{Entry, Incident, incidents};
+use crate::journal;
+use crate::report::incident::{Entry, Incident, Reader};
 use crate::report::tell;
 use crate::report::when::At;
 use axum::Json;
@@ -11,6 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 /// The form of the answer.
@@ -19,6 +20,8 @@ use std::sync::Arc;
 pub struct Asked {
     #[serde(default)]
     format: Format,
+    /// The newest so many; none: all.
+    limit: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -32,7 +35,8 @@ enum Format {
 
 /// All of them, the newest first.
 pub async fn list(State(app): State<Arc<App>>, Query(asked): Query<Asked>) -> Result<Response, Problem> {
-    let found = read(&app).await?;
+    let mut found = read(&app).await?;
+    found.truncate(asked.limit.unwrap_or(usize::MAX));
     Ok(match asked.format {
         Format::Json => Json(found).into_response(),
         Format::Text => text(found.iter().map(|i| tell::summary(i) + "\n").collect()),
@@ -58,14 +62,34 @@ fn text(body: String) -> Response {
     ([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], body).into_response()
 }
 
-/// Reads the whole journal, on a thread that may wait for the disk.
+/// What is known of the journal: the first question reads all of it, every further one what came since.
+#[derive(Default)]
+pub struct Known {
+    path: PathBuf,
+    tail: journal::Tail,
+    reader: Reader,
+}
+
+impl Known {
+    fn read(&mut self, path: &FsPath) -> std::io::Result<()> {
+        if self.path != path {
+            *self = Self { path: path.to_owned(), ..Self::default() };
+        }
+        let reader = std::cell::RefCell::new(&mut self.reader);
+        let entry = |r: journal::Record| Entry { at: At(r.time.as_microsecond()), lost: r.lost, event: r.event };
+        self.tail.read(path, || **reader.borrow_mut() = Reader::default(), |r| reader.borrow_mut().read(entry(r)))
+    }
+}
+
+/// Reads the journal, on a thread that may wait for the disk. One at a time: who comes second finds most of it read.
 async fn read(app: &App) -> Result<Vec<Incident>, Problem> {
     let path = app.topology().topology.journal.path.clone();
     let now = At(crate::clock::wall_now().as_microsecond());
+    let known = app.incidents.clone();
     let reading = tokio::task::spawn_blocking(move || {
-        let records = journal::read(&path, Filter::default()).map_err(|e| format!("journal {}: {e}", path.display()))?;
-        let entries = records.map(|r| Entry { at: At(r.time.as_microsecond()), lost: r.lost, event: r.event });
-        let mut found = incidents(entries, now);
+        let mut known = known.lock();
+        known.read(&path).map_err(|e| format!("journal {}: {e}", path.display()))?;
+        let mut found = known.reader.so_far(now);
         found.reverse();
         Ok::<_, String>(found)
     });

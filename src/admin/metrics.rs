@@ -33,6 +33,8 @@ pub struct Beside {
     pub connections: Vec<(String, u64)>,
     /// Certificates and when they expire, Unix time in seconds.
     pub certificates: Vec<(String, i64)>,
+    /// Spans of traces by what became of them.
+    pub spans: [(&'static str, u64); 3],
     /// When regions last passed a drill, Unix time in seconds.
     pub drills: Vec<(String, i64)>,
     /// Objectives over thirty days.
@@ -217,6 +219,12 @@ fn own(out: &mut Text, view: &View, beside: &Beside) {
     out.family("evenkeel_journal_records_total", Kind::Counter, "Events for the journal, by whether they reached the disk.");
     out.line("", &[("result", "written")], beside.journal.written);
     out.line("", &[("result", "lost")], beside.journal.lost);
+    if view.topology().tracing.is_some() {
+        out.family("evenkeel_trace_spans_total", Kind::Counter, "Spans of sampled requests by what became of them.");
+        for (result, n) in beside.spans {
+            out.line("", &[("result", result)], n);
+        }
+    }
     if let Some(stats) = &beside.spool {
         spooled(out, stats);
     }

@@ -75,6 +75,8 @@ pub struct Context {
     pub connections: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
     /// Certificates and when they expire, Unix time in seconds.
     pub certificates: Box<dyn Fn() -> Vec<(String, i64)> + Send + Sync>,
+    /// Spans of traces by what became of them.
+    pub spans: Box<dyn Fn() -> [(&'static str, u64); 3] + Send + Sync>,
 }
 
 /// Binds where a config wants it; `None`: it wants none. An error names the address and what to do.

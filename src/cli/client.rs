@@ -4,19 +4,21 @@ use super::{Failure, Verdict};
 use crate::admin::wire::{Done, Problem, Status};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::net::TcpStream;
 
 /// The proxy answers within milliseconds, a reload of a huge config within a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Which proxy, and with which token.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Admin {
     /// Its admin API.
     #[arg(long = "admin", value_name = "URL", env = "EVENKEEL_ADMIN", default_value = "http://127.0.0.1:9900")]
@@ -98,28 +100,74 @@ impl Admin {
         serde_json::from_slice(answer).map_err(|_| Failure::new(format!("{} answers {status}", self.url), "is it an Evenkeel? see --admin"))
     }
 
-    fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), Failure> {
+    /// Asks for something to be done that has no answer worth reading.
+    pub fn post(&self, path: &str) -> Result<(), Failure> {
+        let (status, answer) = self.exchange(Method::POST, path, Vec::new())?;
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(Failure::new(format!("{} answers {status}: {}", self.url, String::from_utf8_lossy(&answer).trim()), ""))
+    }
+
+    /// Reads a stream of server-sent events until it ends (true) or `heard` wants no more of it (false).
+    pub fn follow(&self, path: &str, mut heard: impl FnMut(&str) -> bool) -> Result<bool, Failure> {
+        let request = self.request(Method::GET, path, Vec::new())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let stream = self.connect().await?;
+            let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| self.silent(e))?;
+            let _driver = tokio::spawn(connection);
+            let response = sender.send_request(request).await.map_err(|e| self.silent(e))?;
+            let (status, mut body) = (response.status(), response.into_body());
+            if !status.is_success() {
+                let answer = body.collect().await.map_err(|e| self.silent(e))?.to_bytes();
+                return Err(failure(status, self.problem(status, &answer)?));
+            }
+            let mut text = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.map_err(|e| self.silent(e))?.into_data() else { continue };
+                text.extend_from_slice(&data);
+                while let Some(end) = text.windows(2).position(|w| w == b"\n\n") {
+                    let event: Vec<u8> = text.drain(..end + 2).collect();
+                    let event = String::from_utf8_lossy(&event);
+                    let data: Vec<&str> = event.lines().filter_map(|l| l.strip_prefix("data:")).map(str::trim_start).collect();
+                    if !data.is_empty() && !heard(&data.join("\n")) {
+                        return Ok(false);
+                    }
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn request(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, Failure> {
         let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        let authority = self.authority()?;
-        request = request.header("host", &authority);
+        request = request.header("host", self.authority()?);
         if let Some(file) = &self.token_file {
             let token = std::fs::read_to_string(file)
                 .map_err(|e| Failure::new(format!("--token-file {}: {e}", file.display()), "name a file that you may read"))?;
             request = request.header("authorization", format!("Bearer {}", token.trim()));
         }
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|e| Failure::new(e, ""))?;
-        let silent = |why: String| {
-            let next = "is it running? see `evenkeel run --help`; elsewhere: --admin URL or EVENKEEL_ADMIN";
-            Failure::new(format!("no Evenkeel answers at {}: {why}", self.url), next)
-        };
+        request.body(Full::new(Bytes::from(body))).map_err(|e| Failure::new(e, ""))
+    }
+
+    fn silent(&self, why: impl std::fmt::Display) -> Failure {
+        let next = "is it running? see `evenkeel run --help`; elsewhere: --admin URL or EVENKEEL_ADMIN";
+        Failure::new(format!("no Evenkeel answers at {}: {why}", self.url), next)
+    }
+
+    async fn connect(&self) -> Result<TcpStream, Failure> {
+        let connecting = tokio::time::timeout(CONNECT, TcpStream::connect(self.authority()?)).await;
+        connecting.map_err(|_| self.silent(format!("no connection within {} s", CONNECT.as_secs())))?.map_err(|e| self.silent(e))
+    }
+
+    fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), Failure> {
+        let request = self.request(method, path, body)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let connecting = tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(&authority)).await;
-            let stream = connecting
-                .map_err(|_| silent(format!("no connection within {} s", CONNECT.as_secs())))?
-                .map_err(|e| silent(e.to_string()))?;
+            let stream = self.connect().await?;
             let asking = async {
-                let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+                let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
                 let driver = tokio::spawn(connection);
                 let response = sender.send_request(request).await?;
                 let status = response.status();
@@ -128,9 +176,8 @@ impl Admin {
                 Ok::<_, hyper::Error>((status, body))
             };
             let answered = tokio::time::timeout(PATIENCE, asking).await;
-            answered
-                .map_err(|_| silent(format!("connected, but no answer within {} s", PATIENCE.as_secs())))?
-                .map_err(|e| silent(e.to_string()))
+            let late = |_| self.silent(format!("connected, but no answer within {} s", PATIENCE.as_secs()));
+            answered.map_err(late)?.map_err(|e| self.silent(e))
         })
     }
 

@@ -15,11 +15,15 @@ pub struct Args {
     /// Leave after so many seconds.
     #[arg(long, value_name = "SECONDS", conflicts_with = "once")]
     seconds: Option<u64>,
+    /// Lines instead of a live screen, as where there is no terminal.
+    #[arg(long)]
+    plain: bool,
 }
 
 /// Runs the demo; the answer is no where `--once` found users hurt more than it promises.
 pub fn run_demo(args: &Args) -> Outcome {
-    let options = Options { once: args.once, rate: args.rate, seconds: args.seconds };
+    let screen = !args.once && !args.plain && args.seconds.is_none() && super::screen::possible();
+    let options = Options { once: args.once, rate: args.rate, seconds: args.seconds, screen };
     match run(&options) {
         Ok(true) => Ok(Verdict::Good),
         Ok(false) => Ok(Verdict::Bad),

@@ -12,7 +12,7 @@
 //! Colours appear only on a terminal, and not under `NO_COLOR`.
 
 mod check;
-mod client;
+pub mod client;
 mod completions;
 mod demo;
 mod drain;
@@ -26,6 +26,7 @@ mod rehearse;
 mod reset;
 mod run;
 mod schema;
+pub mod screen;
 mod slo;
 mod spool;
 mod status;

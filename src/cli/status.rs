@@ -8,7 +8,6 @@ use crate::model::event::Actor;
 use crate::model::view::State;
 use jiff::Timestamp;
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::time::Duration;
 
 /// What `status` takes.
@@ -17,7 +16,7 @@ pub struct Args {
     /// The answer of GET /v1/status as it is.
     #[arg(long)]
     json: bool,
-    /// Again every second, until interrupted.
+    /// A live screen, with keys to drain and undrain; where there is no terminal, the table again every second.
     #[arg(long, conflicts_with = "json")]
     watch: bool,
     #[command(flatten)]
@@ -29,6 +28,8 @@ pub fn run(args: Args) -> Outcome {
     if args.json {
         let document: serde_json::Value = args.admin.get("/v1/status")?;
         say(format_args!("{document:#}"))?;
+    } else if args.watch && super::screen::possible() {
+        return super::screen::run(args.admin, None);
     } else if args.watch {
         watch(&args.admin)?;
     } else {
@@ -43,11 +44,10 @@ fn page(admin: &Admin) -> Result<String, Failure> {
 
 /// Until interrupted, or until whoever reads has gone. A proxy that does not answer may come back.
 fn watch(admin: &Admin) -> Result<(), Failure> {
-    let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     loop {
         let page = page(admin).unwrap_or_else(|failure| failure.what);
-        say(format_args!("{clear}{page}\n"))?;
+        say(format_args!("{page}\n"))?;
         runtime.block_on(async { tokio::time::sleep(EVERY).await });
     }
 }
@@ -114,7 +114,7 @@ fn endpoint(e: &EndpointStatus, now: Timestamp) -> Vec<String> {
     row
 }
 
-fn bar(share: f64) -> String {
+pub(super) fn bar(share: f64) -> String {
     let full = ((share * BAR as f64).round() as usize).min(BAR);
     // The least share still shows.
     let full = if share > 0.0 { full.max(1) } else { full };
@@ -122,7 +122,7 @@ fn bar(share: f64) -> String {
 }
 
 /// The distance of a time from now, either way, in its two largest units.
-fn ago(at: &When, now: Timestamp) -> String {
+pub(super) fn ago(at: &When, now: Timestamp) -> String {
     let When::Wall(text) = at else { return "?".into() };
     let Ok(at) = text.parse::<Timestamp>() else { return text.clone() };
     let s = now.duration_since(at).unsigned_abs().as_secs();

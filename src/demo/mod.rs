@@ -8,12 +8,17 @@ mod load;
 mod origin;
 mod tell;
 
+use crate::cli::client::Admin;
+use crate::cli::screen;
 use crate::clock;
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::Html;
 use axum::routing::{get, post};
 use load::{Load, Second};
 use origin::{Fault, Region};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -30,6 +35,8 @@ pub struct Options {
     pub rate: u32,
     /// Leave after this time; `None`: when interrupted.
     pub seconds: Option<u64>,
+    /// A live screen instead of lines.
+    pub screen: bool,
 }
 
 /// The scripted outage of `--once`: seconds after the start, region, fault, and what to say.
@@ -59,10 +66,16 @@ async fn play(options: &Options) -> Result<bool, String> {
     // It brings up runtimes of its own, which this one's thread must not wait for.
     let proxy = tokio::task::spawn_blocking(move || crate::run::spawn(&path)).await.map_err(|e| e.to_string())??;
     reachable(http).await?;
-    let controls_at = serve_controls(regions.clone(), controls).await.map_err(|e| format!("127.0.0.1:{controls}: {e}"))?;
+    let controls_at = serve_controls(regions.clone(), controls, local(admin)).await.map_err(|e| format!("127.0.0.1:{controls}: {e}"))?;
     let load = Load::new(local(http));
     tokio::spawn(load.clone().run(options.rate));
 
+    if options.screen {
+        let done = show(local(admin), controls_at).await;
+        leave(&proxy).await;
+        println!("The config is left to look at: {}", config.display());
+        return done;
+    }
     let teller = Teller::new(&config, local(http), local(admin), controls_at);
     teller.welcome(options.once);
     let mut seconds: Vec<Second> = Vec::new();
@@ -90,6 +103,19 @@ async fn play(options: &Options) -> Result<bool, String> {
         }
     }
     let hurt = if options.once { teller.summary(&seconds) } else { false };
+    leave(&proxy).await;
+    Ok(!hurt)
+}
+
+/// The live screen, on a thread of its own: it waits for keys.
+async fn show(admin: SocketAddr, controls: SocketAddr) -> Result<bool, String> {
+    let admin = Admin::at(format!("http://{admin}"), None);
+    let faults = screen::Faults { url: format!("http://{controls}") };
+    let shown = tokio::task::spawn_blocking(move || screen::run(admin, Some(faults))).await.map_err(|e| e.to_string())?;
+    shown.map(|_| true).map_err(|f| f.what)
+}
+
+async fn leave(proxy: &crate::run::Proxy) {
     proxy.stop();
     let _ = timeout(Duration::from_secs(3), async {
         while !proxy.stopped() {
@@ -97,7 +123,6 @@ async fn play(options: &Options) -> Result<bool, String> {
         }
     })
     .await;
-    Ok(!hurt)
 }
 
 async fn start_regions() -> std::io::Result<Vec<Region>> {
@@ -159,19 +184,26 @@ fn set_fault(regions: &[Region], name: &str, fault: Fault) -> bool {
     region.is_some()
 }
 
-/// `POST /REGION/FAULT` on loopback, so that a shell (or the dashboard) can break things.
-async fn serve_controls(regions: Arc<Vec<Region>>, port: u16) -> std::io::Result<SocketAddr> {
+/// What ails each region, by the word that brings it about.
+fn faults(regions: &[Region]) -> BTreeMap<&'static str, &'static str> {
+    let word = |fault| Fault::NAMES.iter().find(|(_, f)| *f == fault).map_or("heal", |(word, _)| *word);
+    regions.iter().map(|r| (r.name, word(r.fault()))).collect()
+}
+
+/// `POST /REGION/FAULT` on loopback, so that a shell can break things, and a page with buttons that do it.
+async fn serve_controls(regions: Arc<Vec<Region>>, port: u16, dashboard: SocketAddr) -> std::io::Result<SocketAddr> {
     let words = Fault::NAMES.map(|(word, _)| word).join("|");
     let usage = format!("POST /REGION/FAULT with REGION one of east|west|eu and FAULT one of {words}\n");
-    let usage_404 = usage.clone();
+    let page = include_str!("controls.html").replace("{dashboard}", &format!("http://{dashboard}/"));
     let app = axum::Router::new()
-        .route("/", get(move || async move { usage }))
+        .route("/", get(move || async move { Html(page) }))
+        .route("/faults", get(|State(regions): State<Arc<Vec<Region>>>| async move { Json(faults(&regions)) }))
         .route(
             "/{region}/{fault}",
             post(move |State(regions): State<Arc<Vec<Region>>>, Path((name, word)): Path<(String, String)>| async move {
                 match Fault::NAMES.iter().find(|(w, _)| *w == word) {
                     Some((_, fault)) if set_fault(&regions, &name, *fault) => (StatusCode::OK, format!("{name}: {word}\n")),
-                    _ => (StatusCode::NOT_FOUND, usage_404),
+                    _ => (StatusCode::NOT_FOUND, usage),
                 }
             }),
         )

@@ -29,6 +29,7 @@ impl Teller {
         println!("Three regions of three app servers, a load, and Evenkeel in front of them.");
         println!("  proxy      http://{}/feed", self.http);
         println!("  admin      http://{}/   (dashboard, /v1/status, /metrics)", self.admin);
+        println!("  break it   http://{}/   (buttons: black a region out, heal it)", self.controls);
         println!("  config     {}", self.config.display());
         if !once {
             println!("Try, in another shell:");

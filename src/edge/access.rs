@@ -113,15 +113,20 @@ pub(super) fn refused(worker: &Worker, guest: &Guest, request: &RequestHead, rep
 
 /// A request that took its route.
 pub(super) fn finished(x: &Exchange<'_>, told: &Told, now: Moment) {
-    let (worker, guest, request, picture) = x.parties();
-    if !wanted(worker, picture, told.outcome) {
-        return;
+    let (worker, _, _, picture) = x.parties();
+    if wanted(worker, picture, told.outcome) {
+        worker.access.put(record(x, told, now));
     }
+}
+
+/// Everything there is to say about it.
+pub(super) fn record(x: &Exchange<'_>, told: &Told, now: Moment) -> Record {
+    let (_, guest, request, picture) = x.parties();
     let (began, attempts, ids) = x.tallies();
     let topology = picture.view.topology();
     let region = told.answered_by.map(|plan| topology.regions[topology.pools[plan.pool.at()].region.at()].name.clone());
     let own_id = request.head.get("x-request-id").map(Bytes::copy_from_slice);
-    worker.access.put(Record {
+    Record {
         route: Some(x.route.name.clone()),
         status: told.status,
         outcome: told.outcome,
@@ -134,7 +139,7 @@ pub(super) fn finished(x: &Exchange<'_>, told: &Told, now: Moment) {
         id: own_id.unwrap_or_else(|| Bytes::copy_from_slice(ids.request().as_bytes())),
         why: told.why,
         ..blank(guest, request, x.down.protocol(), began, now.since(began))
-    });
+    }
 }
 
 fn blank(guest: &Guest, request: &RequestHead, protocol: &'static str, at: Moment, took: Duration) -> Record {

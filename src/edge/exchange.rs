@@ -24,6 +24,7 @@ use super::downstream::{Downstream, Ending};
 use super::keep::{self, Keeping};
 use super::leg::{Early, Leg, Message, Turn};
 use super::message::Ids;
+use super::trace::Tracer;
 use super::truth::{Truth, Unbelieved};
 use super::upload::{Fault, Upload};
 use super::worker::{Kept, Worker};
@@ -181,6 +182,8 @@ pub(super) struct Exchange<'p> {
     /// Pools in which an attempt failed.
     failed: SmallVec<[PoolIx; 2]>,
     ids: Ids,
+    /// Where the request is recorded.
+    trace: Option<Box<Tracer>>,
     began: Moment,
     attempts: u8,
     streaming: bool,
@@ -224,6 +227,8 @@ impl<'p> Exchange<'p> {
             Upload::none()
         };
         let ids = Ids::new(&mut worker.dice.borrow_mut());
+        let recorded = topology.tracing.as_ref().filter(|_| guest.replay.is_none());
+        let trace = recorded.and_then(|t| Tracer::of(request, guest.trusted, t.sample, ids.request(), &mut worker.dice.borrow_mut()));
         Self {
             worker,
             guest,
@@ -243,6 +248,7 @@ impl<'p> Exchange<'p> {
             keeping: Keeping::of(worker, picture, route, request, guest, made),
             failed: SmallVec::new(),
             ids,
+            trace,
             began,
             attempts: 0,
             streaming,
@@ -317,6 +323,7 @@ impl<'p> Exchange<'p> {
             self.picture.cells.service(self.route.service).retried();
         }
         let flight = self.picture.cells.begin(self.index, plan.endpoint, now, plan.trial);
+        self.trace_began(&plan, now);
         let Some(target) = self.worker.target(self.picture, plan.endpoint, self.request.host()) else {
             self.landed(plan, flight, Outcome::Connect, now);
             return self.machine.ended(plan.id, Outcome::Connect, Sent::Nothing, now);
@@ -329,7 +336,9 @@ impl<'p> Exchange<'p> {
     fn message(&self, plan: Try) -> Message {
         let facts = self.machine.facts();
         let endpoint = &self.picture.view.topology().endpoints[plan.endpoint.at()];
-        let mut head = message::encode(self.request, self.guest, self.route, &self.ids, self.down.http2(), &endpoint.name);
+        let span = self.trace.as_ref().map(|t| t.parent_of(plan.id));
+        let ids = (&self.ids, span.as_deref());
+        let mut head = message::encode(self.request, self.guest, self.route, ids, self.down.http2(), &endpoint.name);
         if let Some(call) = self.grpc.as_ref().filter(|_| plan.id > 0) {
             call.again(&mut head);
         }
@@ -400,6 +409,9 @@ impl<'p> Exchange<'p> {
     fn judge(&mut self, i: usize, head: Box<ResponseHead>, early: Option<Early>) -> Option<Won<'p>> {
         let leg = self.legs[i].take()?;
         let (now, plan) = (clock::now(), leg.plan);
+        if let Some(trace) = &mut self.trace {
+            trace.answered(plan.id, head.status);
+        }
         let retry_after = head.status == 503 && head.head.get("retry-after").is_some();
         let mut outcome = match self.grpc.and_then(|_| grpc::said(&head)) {
             Some(code) => crate::steer::grpc::outcome(code),
@@ -460,6 +472,9 @@ impl<'p> Exchange<'p> {
 
     fn stop(&mut self, id: u8, now: Moment) {
         let Some(leg) = self.legs.iter_mut().find_map(|l| l.take_if(|l| l.plan.id == id)) else { return };
+        if let Some(trace) = &mut self.trace {
+            trace.ended(id, Outcome::Cancelled, now);
+        }
         self.machine.ended(id, Outcome::Cancelled, leg.sent(), now);
     }
 

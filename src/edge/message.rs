@@ -42,14 +42,23 @@ fn hex(dice: &mut Dice, out: &mut [u8]) {
 }
 
 /// Write a request's head for an endpoint.
-pub(crate) fn encode(request: &RequestHead, guest: &Guest, route: &Route, ids: &Ids, http2: bool, endpoint: &str) -> BytesMut {
+/// `traced`: the span of this attempt, as `traceparent`.
+pub(crate) fn encode(
+    request: &RequestHead,
+    guest: &Guest,
+    route: &Route,
+    (ids, traced): (&Ids, Option<&str>),
+    http2: bool,
+    endpoint: &str,
+) -> BytesMut {
     let onward = Onward {
         client: guest.address,
         trusted: guest.trusted,
         https: guest.https,
         http2,
         request_id: ids.request(),
-        traceparent: ids.trace(),
+        traceparent: traced.unwrap_or(ids.trace()),
+        traced: traced.is_some(),
         // We ask the client for its body ourselves, once there is an endpoint to give it to.
         expect: false,
         framing: request.framing,

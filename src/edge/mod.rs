@@ -18,7 +18,7 @@
 //! | `linger` | attempts that lost, until they have told how they would have ended |
 //! | `upload`, `relay` | bodies both ways, trailers, tunnels |
 //! | `message`, `answer` | heads towards endpoints; what the proxy says itself |
-//! | [`access`] | what is written down about a request |
+//! | [`access`], [`trace`] | what is written down about a request; spans of those that are sampled |
 //! | [`stale`] | last good copies |
 //! | `keep`, `once`, `replay` | writes into the spool, the same write twice at once, writes out of the spool |
 //!
@@ -50,6 +50,7 @@ pub mod stale;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod trace;
 mod truth;
 mod upload;
 pub mod worker;

@@ -1,9 +1,9 @@
 //! The way of a request in virtual time: clients and endpoints are pipes, hours pass in milliseconds.
 
-use super::access;
 use super::connection::{Guest, http1};
 use super::listener::Settings;
 use super::worker::{Setup, Worker};
+use super::{access, trace};
 use crate::clock;
 use crate::live::{Beats, Cells, Picture, Published, Sampler, testing};
 use crate::model::id::{EndpointIx, PoolIx, RouteIx, ServiceIx};
@@ -113,7 +113,7 @@ impl World {
         let view = View { version: 1, config, edge_suspect: false, pools: vec![pool; pools], tables: vec![table] };
         let published = Arc::new(Published::new(Arc::new(Picture { view: Arc::new(view), cells })));
         let (access, _) = access::channel();
-        let setup = Setup { published: published.clone(), beats: Arc::new(Beats::new(1)), access, spool: None };
+        let setup = Setup { published: published.clone(), beats: Arc::new(Beats::new(1)), access, traces: trace::channel().0, spool: None };
         let asked = Rc::new(RefCell::new(Vec::new()));
         let worker = Worker::alone(&setup, Pipes { does: does.into(), asked: asked.clone() });
         Self { worker, published, asked }

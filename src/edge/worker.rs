@@ -11,7 +11,7 @@ use super::listener::{Accept, Door, Listeners, REST, judge};
 use super::once::Once;
 use super::stale::Copies;
 use super::upload::ReplayStore;
-use super::{access, connection, replay};
+use super::{access, connection, replay, trace};
 use crate::clock;
 use crate::live::{Beats, Picture, Published};
 use crate::model::dice::Dice;
@@ -41,6 +41,8 @@ pub struct Setup {
     pub beats: Arc<Beats>,
     /// Where records of requests go.
     pub access: Arc<access::Log>,
+    /// Where traces of sampled requests go.
+    pub traces: trace::Outbox,
     /// Where writes are kept that no region can take; `None`: nowhere.
     pub spool: Option<Spool>,
 }
@@ -142,6 +144,7 @@ pub(crate) struct Worker {
     pub(crate) once: Arc<Once>,
     pub(crate) spool: Option<Spool>,
     pub(crate) access: Arc<access::Log>,
+    pub(crate) traces: trace::Outbox,
     /// Losers that are still listened to.
     pub(crate) lingering: Cell<usize>,
     kept: RefCell<Kept>,
@@ -171,6 +174,7 @@ impl Worker {
             once: shared.once.clone(),
             spool: setup.spool.clone(),
             access: setup.access.clone(),
+            traces: setup.traces.clone(),
             lingering: Cell::default(),
             kept: RefCell::new(Rc::new(setup.published.load_full())),
             client_tls: RefCell::default(),

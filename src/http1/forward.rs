@@ -10,7 +10,7 @@
 //! | TE | `trailers`, where asked for | gone |
 //! | Via | one line more | one line more |
 //! | X-Forwarded-For, -Proto, -Host, Forwarded, X-Real-IP | a stranger's are replaced or gone, a trusted proxy's kept and extended | kept |
-//! | X-Request-Id, traceparent | kept, or added | kept |
+//! | X-Request-Id, traceparent | kept, or added; traceparent replaced where the request is recorded | kept |
 
 use super::head::{Field, Span};
 use super::names::{Known, same};
@@ -37,6 +37,8 @@ pub struct Onward<'a> {
     pub request_id: &'a str,
     /// For `traceparent`, where the request has none.
     pub traceparent: &'a str,
+    /// The request is recorded: `traceparent` above replaces its own.
+    pub traced: bool,
     /// Pass `Expect: 100-continue` on; false where the proxy itself asked for the body.
     pub expect: bool,
     /// How the body is sent; differs from the request's own framing where the body was read in full.
@@ -72,6 +74,7 @@ pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut) {
         match f.known {
             Known::Other | Known::Date | Known::Trailer | Known::Via => {}
             Known::XRequestId => request_id = true,
+            Known::Traceparent if o.traced => continue,
             Known::Traceparent => traceparent = true,
             Known::XRealIp if o.trusted => {}
             Known::Expect if o.expect && r.expect_continue => {}

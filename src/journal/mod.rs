@@ -23,7 +23,7 @@ mod read;
 mod write;
 
 pub use follow::follow;
-pub use read::{Filter, Reader, read};
+pub use read::{Filter, Reader, Tail, read};
 pub use write::{Journal, Settings, Stats};
 
 use crate::model::event::Event;

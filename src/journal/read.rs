@@ -3,7 +3,7 @@
 use super::{Record, segments};
 use jiff::Timestamp;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// What to read.
@@ -87,6 +87,50 @@ impl Iterator for Reader {
                 },
             }
         }
+    }
+}
+
+/// Reads a journal again and again, each time only what came since.
+#[derive(Debug, Default)]
+pub struct Tail {
+    /// The oldest segment there was, the one read last, and how far.
+    oldest: u64,
+    at: u64,
+    offset: u64,
+}
+
+impl Tail {
+    /// Tells `each` what came since the last time. `anew` comes before it where that is the journal from its beginning (the first
+    /// time, and whenever its oldest segment has gone): what was made of it so far is to be forgotten.
+    pub fn read(&mut self, dir: &Path, mut anew: impl FnMut(), mut each: impl FnMut(Record)) -> std::io::Result<()> {
+        let found = segments(dir)?;
+        let oldest = found.first().map_or(0, |(number, _)| *number);
+        if oldest != self.oldest || self.at == 0 {
+            *self = Self { oldest, at: oldest, offset: 0 };
+            anew();
+        }
+        let last = self.at;
+        for (number, path) in found.into_iter().filter(|(number, _)| *number >= last) {
+            if number > self.at {
+                (self.at, self.offset) = (number, 0);
+            }
+            let Ok(mut file) = File::open(&path) else { continue };
+            file.seek(SeekFrom::Start(self.offset))?;
+            let (mut lines, mut line) = (BufReader::new(file), Vec::new());
+            loop {
+                line.clear();
+                let n = lines.read_until(b'\n', &mut line)?;
+                // A line without an end is being written, or torn: whoever writes next ends it.
+                if n == 0 || line.last() != Some(&b'\n') {
+                    break;
+                }
+                self.offset += n as u64;
+                if let Ok(record) = serde_json::from_slice::<Record>(&line) {
+                    each(record);
+                }
+            }
+        }
+        Ok(())
     }
 }
 

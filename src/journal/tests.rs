@@ -199,3 +199,34 @@ proptest! {
         prop_assert!(all(dir.path()).len() >= n - 2); // a newline overwritten joins two lines
     }
 }
+
+#[test]
+fn a_tail_reads_what_came_since_and_begins_anew_when_the_oldest_has_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |seq| {
+        let record =
+            Record { time: "2026-11-21T12:00:00Z".parse().unwrap(), edge: "e".into(), lost: 0, event: event(seq, EventKind::Stopping) };
+        serde_json::to_string(&record).unwrap() + "\n"
+    };
+    let write = |number, text: String| std::fs::write(segment_path(dir.path(), number), text).unwrap();
+    let mut tail = Tail::default();
+    let mut read = || {
+        let (mut anew, mut seen) = (0, Vec::new());
+        tail.read(dir.path(), || anew += 1, |r| seen.push(r.event.seq)).unwrap();
+        (anew, seen)
+    };
+    assert_eq!(read(), (1, vec![]));
+    let torn = line(3)[..20].to_owned();
+    write(1, line(1) + &line(2) + &torn);
+    assert_eq!(read(), (1, vec![1, 2]));
+    assert_eq!(read(), (0, vec![]));
+    // The torn line is ended by whoever writes next, and costs itself.
+    write(1, line(1) + &line(2) + &torn + "\n" + &line(4));
+    write(2, line(5));
+    assert_eq!(read(), (0, vec![4, 5]));
+    write(2, line(5) + &line(6));
+    write(3, line(7));
+    assert_eq!(read(), (0, vec![6, 7]));
+    std::fs::remove_file(segment_path(dir.path(), 1)).unwrap();
+    assert_eq!(read(), (1, vec![5, 6, 7]));
+}

@@ -64,6 +64,7 @@ pub fn topology(regions: &[(&str, u32)]) -> Topology {
         limits: Limits::default(),
         admin: None,
         logging: Logging { level: "info".into(), format: LogFormat::Auto, access: None },
+        tracing: None,
         regions: regions
             .iter()
             .map(|(n, _)| Region { name: (*n).into(), jurisdiction: None, weight: 100, tier: 1, fates: vec![], drained: false })

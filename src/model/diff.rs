@@ -122,6 +122,7 @@ fn edge(t: &Topology) -> Thing {
         .with("logging.level", &l.level)
         .debug("logging.format", &l.format)
         .with("logging.access", fingerprint(&l.access))
+        .with("tracing", t.tracing.as_ref().map_or("null".into(), |t| format!("{} of requests to {}", t.sample, t.otlp)))
 }
 
 fn limits(t: &Topology) -> Thing {

@@ -21,6 +21,8 @@ pub struct Topology {
     pub admin: Option<Admin>,
     /// Logs.
     pub logging: Logging,
+    /// Traces; `None`: none are made.
+    pub tracing: Option<Tracing>,
     /// By [`RegionIx`].
     pub regions: Vec<Region>,
     /// By [`ServiceIx`].
@@ -202,6 +204,15 @@ pub struct AccessLog {
     /// `None`: standard output.
     pub file: Option<PathBuf>,
     /// The part of requests that is logged, failures always. Default 1.
+    pub sample: f64,
+}
+
+/// Traces over OTLP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tracing {
+    /// The collector: `http://host:port`, with a path unless it is `/v1/traces`.
+    pub otlp: String,
+    /// The part of requests that is recorded, where no trusted proxy has decided. 0 to 1.
     pub sample: f64,
 }
 

@@ -27,7 +27,7 @@ use crate::model::event::{Actor, Cause, Event, EventKind};
 use crate::model::time::Duration;
 use crate::model::view::State;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Trips this soon after the end belong to the same incident.
 const APART: Duration = Duration::from_secs(60);
@@ -35,6 +35,9 @@ const APART: Duration = Duration::from_secs(60);
 const PRELUDE: Duration = Duration::from_secs(30);
 /// A config or an order this shortly before the onset is a suspect.
 const LATELY: Duration = Duration::from_secs(600);
+
+/// Incidents that are kept; older ones are let go.
+const MOST: usize = 500;
 
 /// One event with the wall clock.
 #[derive(Clone, Debug)]
@@ -118,19 +121,20 @@ pub fn incidents(entries: impl IntoIterator<Item = Entry>, now: At) -> Vec<Incid
     for entry in entries {
         reader.read(entry);
     }
-    reader.close(now);
-    reader.done
+    reader.so_far(now)
 }
 
+/// Makes incidents of events as they come.
 #[derive(Default)]
-struct Reader {
-    done: Vec<Incident>,
+pub struct Reader {
+    done: VecDeque<Incident>,
     open: Option<Open>,
     /// The last ten minutes.
     recent: Vec<Entry>,
     counts: Looks,
 }
 
+#[derive(Clone)]
 struct Open {
     entries: Vec<Entry>,
     before: Vec<Entry>,
@@ -142,7 +146,7 @@ struct Open {
     well: Option<At>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Course {
     trips: u32,
     out: Duration,
@@ -152,7 +156,8 @@ struct Course {
 }
 
 impl Reader {
-    fn read(&mut self, entry: Entry) {
+    /// One more event, later than all before.
+    pub fn read(&mut self, entry: Entry) {
         let look = match &entry.event.kind {
             EventKind::Counts(counts) => Some(self.counts.read(entry.at, counts)),
             EventKind::Started { .. } => Some(self.counts.anew(entry.at)),
@@ -192,6 +197,13 @@ impl Reader {
     }
     fn close(&mut self, now: At) {
         self.done.extend(self.open.take().map(|o| o.report(now)));
+        if self.done.len() > MOST {
+            self.done.pop_front();
+        }
+    }
+    /// All of them, oldest first; `now` bounds the one that goes on.
+    pub fn so_far(&self, now: At) -> Vec<Incident> {
+        self.done.iter().cloned().chain(self.open.clone().map(|o| o.report(now))).collect()
     }
 }
 

@@ -71,6 +71,7 @@ pub fn topology(regions: &[(&str, u32, u32)]) -> Topology {
         limits: Limits::default(),
         admin: None,
         logging: Logging { level: "info".into(), format: LogFormat::Auto, access: None },
+        tracing: None,
         regions: regions
             .iter()
             .map(|(name, tier, weight)| Region {

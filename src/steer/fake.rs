@@ -75,6 +75,7 @@ pub fn topology(regions: &[(&str, &str, u32)], n: u32) -> Topology {
         limits: Limits::default(),
         admin: None,
         logging: Logging { level: "info".into(), format: LogFormat::Auto, access: None },
+        tracing: None,
         regions: regions
             .iter()
             .map(|(name, jurisdiction, weight)| Region {

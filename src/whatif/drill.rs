@@ -151,13 +151,15 @@ pub struct Drill {
     looks: VecDeque<(Moment, Vec<Reading>)>,
     first: Vec<Reading>,
     what: String,
+    /// The last look at which all was well, where a later one ended the drill.
+    well: Option<Moment>,
 }
 
 impl Drill {
     /// Begins: the region's drain has been ordered.
     pub fn begin(terms: Terms, now: Moment) -> Self {
         let what = format!("over {:?}, then for {:?}", terms.over, terms.hold);
-        Self { terms, stage: DrillStage::Draining, began: now, renewed: now, looks: VecDeque::new(), first: Vec::new(), what }
+        Self { terms, stage: DrillStage::Draining, began: now, renewed: now, looks: VecDeque::new(), first: Vec::new(), what, well: None }
     }
     /// Whoever runs it is there.
     pub fn renew(&mut self, now: Moment) {
@@ -199,6 +201,14 @@ impl Drill {
         Act::Restore { at_once: true }
     }
 
+    /// The region is back. Where a look ended the drill, its report says how long that took, counted from the last look at which
+    /// all was well: whatever was crossed was crossed after that.
+    pub fn undone(&mut self, now: Moment) {
+        if let Some(well) = self.well.take() {
+            self.what += &format!("; back {} ms after the last look at which all was well", now.since(well).as_millis());
+        }
+    }
+
     /// A look at how things stand. Ten times a second.
     pub fn step(&mut self, now: Moment, readings: Vec<Reading>, around: &Around) -> Act {
         if self.stage.over() {
@@ -212,6 +222,7 @@ impl Drill {
             self.looks.pop_front();
         }
         if let Some(why) = self.reason(now, around) {
+            self.well = Some(self.looks.iter().rev().nth(1).map_or(self.began, |(at, _)| *at));
             return self.abort(&why);
         }
         let lasts = now.since(self.began);

@@ -34,6 +34,7 @@ fn forwarded(r: &RequestHead) -> BytesMut {
         http2: false,
         request_id: "id",
         traceparent: "tp",
+        traced: false,
         expect: true,
         framing: r.framing,
         default_host: "h",

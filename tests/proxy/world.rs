@@ -65,7 +65,7 @@ impl World {
         let (access, _) = edge::access::channel();
         let settings = spool::Settings { path: state.path().join("spool"), ..spool::Settings::of(&compiled.topology) };
         let spool = settings.wanted.then(|| spool::Spool::start(settings, Box::new(drop)).unwrap());
-        let setup = edge::Setup { published: published.clone(), beats, access, spool: spool.clone() };
+        let setup = edge::Setup { published: published.clone(), beats, access, traces: edge::trace::channel().0, spool: spool.clone() };
         let edge = edge::Edge::start(&setup, 2).unwrap();
         edge.listeners().apply(&compiled.topology).unwrap();
         Self { address: edge.listeners().doors()[0].local, edge, published, spool, _state: state }

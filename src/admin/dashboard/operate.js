@@ -85,7 +85,7 @@ async function drills() {
 let opened = null;
 async function incidents() {
   let all;
-  try { all = (await json("v1/incidents")).slice(0, 20); } catch { return; }
+  try { all = await json("v1/incidents?limit=20"); } catch { return; }
   $("no-incidents").hidden = all.length > 0;
   const gist = all.map((i) => [i.id, i.restored, i.timeline.length, i.series.length]);
   show($("incidents"), JSON.stringify([gist, opened]), () => all.map((i) => {

@@ -112,7 +112,7 @@ block! {
         pub admin: Option<Admin>,
         /// Logs.
         pub logging: Logging,
-        /// Traces over OTLP; null: none. Not in this version yet.
+        /// Traces over OTLP (HTTP, protobuf); null: none.
         pub tracing: Option<Tracing>,
         /// Places that can fail as one.
         pub regions: Named<Region>,
@@ -270,9 +270,9 @@ block! {
 
     /// Traces.
     pub struct Tracing {
-        /// Where to: http://collector:4318.
+        /// The collector: http://collector:4318; the path is /v1/traces unless it has one.
         pub otlp: String,
-        /// The part of the requests that is traced.
+        /// The part of the requests that is traced. A trusted proxy's decision in traceparent goes first.
         pub sample: Ratio,
     }
 

@@ -242,6 +242,14 @@ impl Checker<'_> {
         Logging { level: level.into(), format, access }
     }
 
+    pub(super) fn tracing(&mut self, raw: &file::Tracing) -> Tracing {
+        let right = raw.otlp.parse::<http::Uri>().is_ok_and(|u| u.scheme_str() == Some("http") && u.host().is_some_and(|h| !h.is_empty()));
+        let path = Path::of("tracing").key("otlp");
+        let message = "must be the address of a collector that speaks OTLP over plain HTTP\nallowed: http://HOST:PORT, for example http://127.0.0.1:4318 (a collector beside the proxy passes on over TLS)";
+        self.require(right, &path, message);
+        Tracing { otlp: raw.otlp.clone(), sample: raw.sample.0 }
+    }
+
     pub(super) fn stale(&mut self, raw: &file::StaleStore) -> StaleStore {
         let fits = raw.max_body <= raw.max_bytes;
         self.require(fits, &Path::of("stale").key("max_body"), "more than stale.max_bytes, the bound of all copies together");

@@ -204,6 +204,7 @@ impl Checker<'_> {
             limits: self.limits(&file.limits),
             admin,
             logging: self.logging(&file.logging),
+            tracing: file.tracing.as_ref().map(|t| self.tracing(t)),
             stale: self.stale(&file.stale),
             spool: self.spool(&file.spool, &edge),
             journal: self.journal(&file.journal, &edge),

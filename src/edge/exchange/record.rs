@@ -39,6 +39,9 @@ impl<'p> Exchange<'p> {
         if plan.hedge {
             self.picture.cells.service(self.route.service).hedged(false);
         }
+        if let Some(trace) = &mut self.trace {
+            trace.ended(plan.id, outcome, now);
+        }
         land(self.worker, self.picture, &plan, flight, outcome, now);
         if outcome.is_failure() {
             self.failed.push(plan.pool);
@@ -82,6 +85,20 @@ impl<'p> Exchange<'p> {
         if self.guest.replay.is_none() {
             access::finished(self, told, now);
         }
+        if let Some(trace) = self.trace.take() {
+            let answered_by = told.answered_by.map(|plan| plan.id);
+            let record = access::record(self, told, now);
+            self.worker.traces.put(trace.finish(self.request, self.guest.https, answered_by, record, now));
+        }
+    }
+
+    /// A recorded request makes an attempt.
+    pub(super) fn trace_began(&mut self, plan: &Try, now: Moment) {
+        let Some(trace) = &mut self.trace else { return };
+        let t = self.picture.view.topology();
+        let pool = &t.pools[plan.pool.at()];
+        let names = [&t.services[pool.service.at()].name, &t.regions[pool.region.at()].name, &t.endpoints[plan.endpoint.at()].name];
+        trace.began(plan.id, now, plan.hedge, names, &mut self.worker.dice.borrow_mut());
     }
 
     /// Answers that only lacked something to be compared with: another region's answer says whether they were wrong.

@@ -28,6 +28,7 @@ fn sent(request: &str, way: &Way) -> String {
         http2: false,
         request_id: "id-1",
         traceparent: "00-1-2-01",
+        traced: false,
         expect: true,
         framing: r.framing,
         default_host: "10.0.0.1:80",
