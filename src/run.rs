@@ -37,6 +37,7 @@ use crate::model::event::{Actor, EventKind};
 use crate::model::time::Duration;
 use crate::model::topology::Topology;
 use crate::spool::{self, Spool};
+use crate::steer::purge::Pattern;
 use crate::{clock, logging, probe};
 use reload::Reloader;
 use std::net::{SocketAddr, TcpListener};
@@ -273,6 +274,10 @@ impl House {
                 spool: Some(spool.clone()),
                 leaving: leaving.clone(),
                 connections: Box::new(move || doors.doors().iter().map(|d| (d.address.to_string(), d.open().into())).collect()),
+                purge: Arc::new({
+                    let copies = edge.copies().clone();
+                    move |pattern: &Pattern| copies.purge(pattern)
+                }),
                 certificates: Box::new(move || certificates.expiries()),
                 spans: Box::new(move || spans.all()),
             };

@@ -6,7 +6,7 @@ use super::gate::Gate;
 use super::problem::Problem;
 use super::server::Peer;
 use super::wire::{self, ConfigDocument, Done, DrainRequest, ExplainRequest, FreezeRequest, Status, TripRequest};
-use super::{Context, events, incidents, metrics, plan, slo, spool};
+use super::{Context, events, incidents, metrics, plan, slo, spool, stale};
 use crate::config::value::Span;
 use crate::model::event::Actor;
 use crate::model::id::{PoolIx, RegionIx, RegionSet};
@@ -130,6 +130,7 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
         ("get", "/v1/spool", get(spool::list)),
         ("post", "/v1/spool/replay", post(spool::replay)),
         ("delete", "/v1/spool/{id}", delete(spool::discard)),
+        ("post", "/v1/stale/purge", post(stale::purge)),
     ]
 }
 

@@ -34,6 +34,7 @@ pub mod problem;
 pub mod server;
 pub mod slo;
 pub mod spool;
+pub mod stale;
 pub mod wire;
 
 use crate::journal::Journal;
@@ -42,6 +43,7 @@ use crate::live::{Inbox, Published};
 use crate::model::event::{Actor, Event, EventKind};
 use crate::model::topology::Topology;
 use crate::spool::Spool;
+use crate::steer::purge::Pattern;
 use api::App;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -73,6 +75,8 @@ pub struct Context {
     pub leaving: Arc<AtomicBool>,
     /// Open connections by listener.
     pub connections: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+    /// Drops the last good copies that are meant, and says how many.
+    pub purge: Arc<dyn Fn(&Pattern) -> usize + Send + Sync>,
     /// Certificates and when they expire, Unix time in seconds.
     pub certificates: Box<dyn Fn() -> Vec<(String, i64)> + Send + Sync>,
     /// Spans of traces by what became of them.

@@ -82,7 +82,7 @@ async fn house(mut t: Topology, tokens: Vec<Token>) -> House {
     let first = picture(1, t);
     let published = Arc::new(Published::new(first));
     let commands = Arc::new(Mutex::new(Vec::new()));
-    let (told, seen) = (commands.clone(), published.clone());
+    let (told, seen, record) = (commands.clone(), published.clone(), inbox.clone());
     tokio::spawn(async move {
         while let Some(message) = messages.recv().await {
             match message {
@@ -94,6 +94,7 @@ async fn house(mut t: Topology, tokens: Vec<Token>) -> House {
                     let _ = reply.send(Ok(vec!["changed".into()]));
                 }
                 Message::Status(reply) => drop(reply.send(status_of(seen.load().view.topology()))),
+                Message::Note(at, by, kind) => record.tell(Arc::new(Event { seq: 1, at, by, kind })),
                 _ => {}
             }
         }
@@ -108,6 +109,7 @@ async fn house(mut t: Topology, tokens: Vec<Token>) -> House {
         spool: None,
         leaving: leaving.clone(),
         connections: Box::new(|| vec![("127.0.0.1:8080".into(), 7)]),
+        purge: Arc::new(|pattern| if *pattern == Pattern::All { 3 } else { 0 }),
         certificates: Box::new(|| vec![("site \"a\"\\".into(), 1_800_000_000)]),
         spans: Box::new(|| [("sent", 5), ("dropped", 0), ("failed", 0)]),
     };
@@ -177,6 +179,19 @@ async fn drain_tells_the_controller_who_and_why() {
 }
 
 #[tokio::test]
+async fn copies_are_purged_by_pattern() {
+    let h = house(regions(), vec![]).await;
+    let purge = async |pattern: &str| {
+        let a = ask(&h, "POST /v1/stale/purge", &format!(r#"{{"pattern": "{pattern}"}}"#)).await;
+        (a.status, a.json()["changes"].clone())
+    };
+    let mut letters = h.inbox.events();
+    assert_eq!(purge("*").await, (200, json!(["3 last good copies purged: *"])));
+    assert_eq!(letters.recv().await.unwrap().kind, EventKind::StalePurged { pattern: "*".into(), copies: 3 });
+    assert_eq!(purge("/none/").await, (200, json!([])));
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said_with_what_to_do() {
     let h = house(regions(), vec![]).await;
     for (line, body, status, says) in [
@@ -188,6 +203,8 @@ async fn what_is_wrong_is_said_with_what_to_do() {
         ("POST /v1/pools/app/east/trip", "", 400, "a `reason` is needed"),
         ("POST /v1/pools/app/east/reset", "", 409, "is serving already"),
         ("PUT /v1/freeze", "{}", 400, "missing field `on`"),
+        ("POST /v1/stale/purge", r#"{"pattern": ""}"#, 400, "a `pattern` is needed"),
+        ("POST /v1/stale/purge", r#"{"pattern": "nosuch"}"#, 400, "there is no route `nosuch`"),
         ("GET /v1/nothing", "", 404, "/v1/openapi.json lists"),
         ("DELETE /v1/status", "", 405, "does not take DELETE"),
         ("POST /v1/explain", r#"{"url": "http://["}"#, 400, "is not a URL"),

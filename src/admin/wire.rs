@@ -113,6 +113,14 @@ pub struct FreezeRequest {
     pub on: bool,
 }
 
+/// `POST /v1/stale/purge`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeRequest {
+    /// A route, a host, what a path (with or without a host in front) begins with, or `*` for all.
+    pub pattern: String,
+}
+
 /// `POST /v1/explain`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

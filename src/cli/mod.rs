@@ -29,6 +29,7 @@ mod schema;
 pub mod screen;
 mod slo;
 mod spool;
+mod stale;
 mod status;
 pub mod style;
 mod trip;
@@ -82,6 +83,8 @@ enum Command {
     Slo(slo::Args),
     /// Writes that wait to be replayed: list them, replay them now, let one go.
     Spool(spool::Args),
+    /// The store of last good copies: drop some of them.
+    Stale(stale::Args),
     /// The JSON Schema (2020-12) of the config file, for editors.
     Schema(schema::Args),
     /// What a shell needs to complete these commands.
@@ -109,6 +112,7 @@ impl Command {
             Self::Incidents(args) => incidents::run(args),
             Self::Slo(args) => slo::run(args),
             Self::Spool(args) => spool::run(args),
+            Self::Stale(args) => stale::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(&args),
             Self::Man(args) => man::run(&args),

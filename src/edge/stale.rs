@@ -10,10 +10,12 @@
 
 use crate::model::topology::StaleStore;
 use crate::steer::lastgood::{self, Keep, Key};
+use crate::steer::purge::Pattern;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,16 +137,15 @@ impl Store {
         }
     }
 
-    /// Drops every copy whose key (route, scheme, host, target …) contains `pattern`; an empty one drops all.
-    /// Gives how many went.
-    pub fn purge(&self, pattern: &str) -> usize {
-        let before = self.cache.len();
-        if pattern.is_empty() {
-            self.cache.clear();
-        } else {
-            self.cache.retain(|key, _| memchr::memmem::find(&key.0, pattern.as_bytes()).is_none());
-        }
-        before - self.cache.len().min(before)
+    /// Drops every copy that is meant, and gives how many went.
+    pub fn purge(&self, pattern: &Pattern) -> usize {
+        let gone = Cell::new(0);
+        self.cache.retain(|key, entry| {
+            let meant = pattern.names(key);
+            gone.set(gone.get() + usize::from(meant && matches!(entry, Entry::Copy(_))));
+            !meant
+        });
+        gone.get()
     }
 
     /// Bytes held now.
@@ -184,7 +185,7 @@ impl Copies {
     }
 
     /// [`Store::purge`], where there is a store.
-    pub fn purge(&self, pattern: &str) -> usize {
+    pub fn purge(&self, pattern: &Pattern) -> usize {
         self.0.load().as_ref().map_or(0, |now| now.1.purge(pattern))
     }
 }
@@ -240,8 +241,9 @@ mod tests {
         assert!(store.len() > 500, "{} entries: the bound is used", store.len());
         store.put(&key("large"), &none, Keep::Yes(vec![]), copy(&[b'x'; 1001], 0));
         assert!(store.get(&key("large"), &none, 0, Duration::from_secs(1)).is_none());
-        assert_eq!(store.purge("no such thing"), 0);
-        assert!(store.purge("key-1") > 0 && store.purge("") > 0 && store.is_empty());
+        assert_eq!(store.purge(&Pattern::Route("no such thing".into())), 0);
+        let held = store.len();
+        assert_eq!((store.purge(&Pattern::All), store.len(), store.bytes()), (held, 0, 0));
     }
 
     #[test]

@@ -171,6 +171,13 @@ pub enum EventKind {
         /// Why not.
         why: Option<String>,
     },
+    /// An operator dropped last good copies.
+    StalePurged {
+        /// Which were meant.
+        pattern: String,
+        /// How many there were.
+        copies: u64,
+    },
     /// Writes of the spool came to an end that somebody should know of, or were sent on their way again.
     SpoolWrites {
         /// Their route.
@@ -234,6 +241,7 @@ impl EventKind {
             Self::Spooling { .. } => "spooling",
             Self::Spool { .. } => "spool",
             Self::SpoolWrites { .. } => "spool_writes",
+            Self::StalePurged { .. } => "stale_purged",
         }
     }
 }
@@ -266,6 +274,8 @@ impl fmt::Display for EventKind {
             Self::Spooling { on: false, .. } => f.write_str("no write waits in the spool any more"),
             Self::Spool { up: true, .. } => f.write_str("the spool takes writes again"),
             Self::Spool { up: false, why } => write!(f, "the spool takes no writes: {}", why.as_deref().unwrap_or("it is closed")),
+            Self::StalePurged { pattern, copies: 1 } => write!(f, "1 last good copy purged: {pattern}"),
+            Self::StalePurged { pattern, copies } => write!(f, "{copies} last good copies purged: {pattern}"),
             Self::SpoolWrites { route, state, count, id } => {
                 let verb = if state == "pending" { "sent on their way again" } else { state };
                 write!(f, "spool: {count} writes of route {route} {verb}, for example {id}")

@@ -376,6 +376,7 @@ fn done_by_people(e: &Event) -> bool {
         | EventKind::ConfigRejected { .. }
         | EventKind::Drain { .. }
         | EventKind::Freeze { .. }
+        | EventKind::StalePurged { .. }
         | EventKind::Drill { .. } => true,
         EventKind::Pool { cause, .. } => ordered(&e.by, cause),
         _ => false,

@@ -21,6 +21,19 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Key(pub Arc<[u8]>);
 
+impl Key {
+    /// What it was made of: route, scheme, host, path with query; then counts and values of fields, which only equality is for.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let (part, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+            rest = after;
+            Some(part)
+        })
+    }
+}
+
 /// What of a request goes into its key.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {

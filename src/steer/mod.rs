@@ -28,4 +28,5 @@ pub mod grpc;
 pub mod guard;
 pub mod lastgood;
 pub mod patience;
+pub mod purge;
 pub mod route;
