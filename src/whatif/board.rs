@@ -81,6 +81,7 @@ pub struct Flight {
     waiting: bool,
     overdue: bool,
     late: bool,
+    parked: bool,
     took: Option<Duration>,
 }
 
@@ -186,7 +187,7 @@ impl Board {
         p.tally.started += 1;
         p.tally.inflight += 1;
         p.ear.wait(now);
-        Flight { route, pool, endpoint, began: now, trial, waiting: true, overdue: false, late: false, took: None }
+        Flight { route, pool, endpoint, began: now, trial, waiting: true, overdue: false, late: false, parked: false, took: None }
     }
     /// Anything came: more of an answer.
     pub fn heard(&mut self, f: &Flight, now: Moment) {
@@ -195,8 +196,8 @@ impl Board {
     }
     /// The answer has begun.
     pub fn first_byte(&mut self, f: &mut Flight, now: Moment) {
+        self.heard(f, now);
         if f.waiting {
-            self.heard(f, now);
             self.pools[f.pool.at()].tally.revived += u32::from(f.late);
             f.took = Some(now.since(f.began));
             self.wait_over(f);
@@ -245,9 +246,16 @@ impl Board {
             Outcome::Guard => &mut p.guard,
             Outcome::Cancelled => &mut p.cancelled,
         } += 1;
-        p.inflight -= 1;
-        e.tally.inflight -= 1;
-        e.ended(outcome, now)
+        self.park(&mut f);
+        self.endpoints[f.endpoint.at()].ended(outcome, now)
+    }
+
+    /// Nobody waits for it any more: it leaves the gauges of requests in flight before its end.
+    pub fn park(&mut self, f: &mut Flight) {
+        if !std::mem::replace(&mut f.parked, true) {
+            self.pools[f.pool.at()].tally.inflight -= 1;
+            self.endpoints[f.endpoint.at()].tally.inflight -= 1;
+        }
     }
 
     fn wait_over(&mut self, f: &mut Flight) {
@@ -408,3 +416,6 @@ impl Pacer {
         self.updated = now;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,5 +2,6 @@
 
 mod checks;
 mod fixture;
+mod metastable;
 mod scenarios;
 mod schedule;
