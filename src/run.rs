@@ -188,6 +188,7 @@ impl House {
         let traces = traces::Exporter::start(t, recorded, spans.clone()).map_err(thread)?;
         let setup = edge::Setup { published: published.clone(), beats, access: access_log, traces: outbox, spool: Some(spool.clone()) };
         let edge = Edge::start(&setup, t.edge.threads).map_err(thread)?;
+        edge.copies().open(t);
         edge.listeners().inherit(inherited);
         if let Err(problems) = edge.listeners().apply(t) {
             edge.stop();
@@ -211,13 +212,15 @@ impl House {
 
         let access = logging::access::Access::start(t.logging.access.as_ref());
         let apply = {
-            let (log, access, journal, spool, collector) = (log.clone(), access.clone(), journal.clone(), spool.clone(), traces.apply());
+            let (log, access, journal, spool) = (log.clone(), access.clone(), journal.clone(), spool.clone());
+            let (collector, copies) = (traces.apply(), edge.copies().clone());
             move |t: &Topology| {
                 log.apply(&t.logging);
                 access.apply(t.logging.access.as_ref());
                 collector(t);
                 journal.reconfigure(journal::Settings::of(t));
                 spool.configure(spool::Settings::of(t));
+                copies.configure(t);
             }
         };
         let reloader = Reloader {
@@ -257,7 +260,7 @@ impl House {
         let (admin_socket, predecessor, counter) = (self.admin_socket, self.predecessor, self.counter);
         let leaving = Arc::new(AtomicBool::new(false));
         let (doors, certificates) = (edge.listeners().clone(), edge.listeners().clone());
-        let ledger = Ledger::default();
+        let (ledger, copies) = (Ledger::default(), edge.copies().clone());
         let state_dir = published.load().view.topology().edge.state_dir.clone();
         LocalSet::new().block_on(&runtime, async {
             let reloads = reloader.start();
@@ -275,8 +278,12 @@ impl House {
                 leaving: leaving.clone(),
                 connections: Box::new(move || doors.doors().iter().map(|d| (d.address.to_string(), d.open().into())).collect()),
                 purge: Arc::new({
-                    let copies = edge.copies().clone();
+                    let copies = copies.clone();
                     move |pattern: &Pattern| copies.purge(pattern)
+                }),
+                copies: Box::new({
+                    let copies = copies.clone();
+                    move || copies.held()
                 }),
                 certificates: Box::new(move || certificates.expiries()),
                 spans: Box::new(move || spans.all()),
@@ -324,6 +331,7 @@ impl House {
         });
         edge.stop();
         traces.finish(LAST_WORDS);
+        copies.close();
         spool.stop(LAST_WORDS);
         drop(alive);
         ledger.write(&state_dir);

@@ -225,6 +225,7 @@ async fn scrape(State(app): Shared) -> Response {
         slo: Some(slo::report(&app, Duration::from_secs(30 * 86_400))),
         journal: app.context.journal.as_ref().map(crate::journal::Journal::stats).unwrap_or_default(),
         spool: app.spool().map(Spool::stats),
+        copies: (app.context.copies)(),
     };
     let page = metrics::page(&app.context.published.load_full(), now, &beside);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()

@@ -43,6 +43,8 @@ pub struct Beside {
     pub journal: journal::Stats,
     /// The spool.
     pub spool: Option<spool::Stats>,
+    /// Last good copies: bytes and entries held.
+    pub copies: (u64, usize),
 }
 
 /// The whole page.
@@ -70,6 +72,14 @@ fn requests(out: &mut Text, view: &View, cells: &Cells) {
     out.family("evenkeel_request_duration_seconds", Kind::Histogram, "From the whole request until the last byte of its answer.");
     for (route, cell, _) in routes() {
         times(out, &[("route", &route.name)], &cell.times);
+    }
+    out.family(
+        "evenkeel_refusal_duration_seconds",
+        Kind::Histogram,
+        "The same of requests that were refused because of overload: how long clients waited for a no.",
+    );
+    for (route, cell, _) in routes() {
+        times(out, &[("route", &route.name)], &cell.refusals);
     }
     out.family("evenkeel_shed_total", Kind::Counter, "Requests refused because of overload.");
     for (route, cell, _) in routes() {
@@ -225,6 +235,10 @@ fn own(out: &mut Text, view: &View, beside: &Beside) {
             out.line("", &[("result", result)], n);
         }
     }
+    out.family("evenkeel_stale_bytes", Kind::Gauge, "Room that last good copies take; stale.max_bytes at most.");
+    out.line("", &[], beside.copies.0);
+    out.family("evenkeel_stale_entries", Kind::Gauge, "Last good copies held, and signposts to those that vary.");
+    out.line("", &[], beside.copies.1 as u64);
     if let Some(stats) = &beside.spool {
         spooled(out, stats);
     }

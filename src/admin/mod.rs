@@ -77,6 +77,8 @@ pub struct Context {
     pub connections: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
     /// Drops the last good copies that are meant, and says how many.
     pub purge: Arc<dyn Fn(&Pattern) -> usize + Send + Sync>,
+    /// Last good copies: bytes and entries held now.
+    pub copies: Box<dyn Fn() -> (u64, usize) + Send + Sync>,
     /// Certificates and when they expire, Unix time in seconds.
     pub certificates: Box<dyn Fn() -> Vec<(String, i64)> + Send + Sync>,
     /// Spans of traces by what became of them.

@@ -110,6 +110,7 @@ async fn house(mut t: Topology, tokens: Vec<Token>) -> House {
         leaving: leaving.clone(),
         connections: Box::new(|| vec![("127.0.0.1:8080".into(), 7)]),
         purge: Arc::new(|pattern| if *pattern == Pattern::All { 3 } else { 0 }),
+        copies: Box::new(|| (4096, 5)),
         certificates: Box::new(|| vec![("site \"a\"\\".into(), 1_800_000_000)]),
         spans: Box::new(|| [("sent", 5), ("dropped", 0), ("failed", 0)]),
     };

@@ -5,30 +5,49 @@
 //! a fixed overhead per entry. An answer that varies leaves a small signpost under the plain key that names the
 //! fields, and the copy itself under the key of the variant (RFC 9111 section 4.1).
 //!
-//! A popular key is not copied on every answer: a copy younger than [`REFRESH`] is left as it is. In an outage a
-//! copy is then at most that much older than it could have been.
+//! **Single flight.** A popular key is not copied on every answer: a copy younger than [`REFRESH`] is left as it is, and of the
+//! answers that pass at the same time one is collected ([`Claim`]), the others only pass. In an outage a copy is then at most
+//! [`REFRESH`] and one answer older than it could have been. What is being collected is bounded as well: beyond an eighth of the
+//! store's bound, answers pass uncollected.
+//!
+//! With `stale.persist` the copies are on disk as well, and there again after a restart: [`disk`].
 
-use crate::model::topology::StaleStore;
+pub mod disk;
+mod record;
+
+use crate::model::topology::{StaleStore, Topology};
+use crate::model::view::Fields;
 use crate::steer::lastgood::{self, Keep, Key};
 use crate::steer::purge::Pattern;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use quick_cache::Weighter;
+use disk::{Changes, Disk};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-
-use crate::model::view::Fields;
 
 /// A copy younger than this is not replaced.
 pub const REFRESH: Duration = Duration::from_secs(1);
 
-/// Bytes an entry costs beside its content: table slot, reference counts, allocator.
-const OVERHEAD: u64 = 160;
+/// Bytes an entry costs beside its content: slots in tables that have room to grow, reference counts, the allocator. With it a full store of
+/// small answers takes no more of the machine's memory than it says (`tests/stale.rs`).
+const OVERHEAD: u64 = 288;
+
+/// Bytes that the allocator hands out for so many.
+fn allocated(bytes: usize) -> usize {
+    bytes.next_multiple_of(16)
+}
+
+/// The part of the bound that may be under collection.
+const COLLECTED: u64 = 8;
 
 /// One kept answer.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Copy {
     /// The origin's status.
     pub status: u16,
@@ -53,11 +72,12 @@ impl Copy {
         came_with.saturating_add(now.saturating_sub(self.kept_at) / 1000)
     }
     fn bytes(&self) -> u64 {
-        (self.body.len() + self.fields.iter().map(|(n, v)| n.len() + v.len() + 2 * size_of::<Bytes>()).sum::<usize>()) as u64
+        let fields = self.fields.iter().map(|(n, v)| allocated(n.len()) + allocated(v.len()) + 2 * size_of::<Bytes>());
+        (allocated(self.body.len()) + fields.sum::<usize>()) as u64
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 enum Entry {
     Copy(Arc<Copy>),
     /// The answer varies on these fields.
@@ -77,10 +97,29 @@ impl Weighter<Key, Entry> for ByBytes {
     }
 }
 
+/// What is evicted for want of room leaves the disk as well.
+#[derive(Clone)]
+struct Farewell(Arc<Changes>);
+
+impl Lifecycle<Key, Entry> for Farewell {
+    /// Dropped when the cache's lock is free again.
+    type RequestState = Vec<(Key, Entry)>;
+
+    fn on_evict(&self, state: &mut Self::RequestState, key: Key, entry: Entry) {
+        self.0.changed(&key);
+        state.push((key, entry));
+    }
+}
+
 /// The store.
 pub struct Store {
-    cache: Cache<Key, Entry, ByBytes>,
-    max_body: u64,
+    cache: Cache<Key, Entry, ByBytes, DefaultHashBuilder, Farewell>,
+    changes: Arc<Changes>,
+    claimed: Mutex<HashSet<Key>>,
+    /// Bytes of answers under collection.
+    collected: AtomicU64,
+    max_bytes: AtomicU64,
+    max_body: AtomicU64,
 }
 
 impl Store {
@@ -88,17 +127,41 @@ impl Store {
     pub fn new(max_bytes: u64, max_body: u64) -> Self {
         // The estimate only sizes the tables: entries of 4 KiB are typical of JSON answers.
         let estimate = (max_bytes / 4096).clamp(16, 1 << 20) as usize;
-        Self { cache: Cache::with_weighter(estimate, max_bytes, ByBytes), max_body }
+        let changes = Arc::<Changes>::default();
+        Self {
+            cache: Cache::with(estimate, max_bytes, ByBytes, DefaultHashBuilder::default(), Farewell(changes.clone())),
+            changes,
+            claimed: Mutex::default(),
+            collected: AtomicU64::new(0),
+            max_bytes: AtomicU64::new(max_bytes),
+            max_body: AtomicU64::new(max_body),
+        }
+    }
+
+    fn rebound(&self, bounds: &StaleStore) {
+        self.max_body.store(bounds.max_body, Relaxed);
+        self.max_bytes.store(bounds.max_bytes, Relaxed);
+        self.cache.set_capacity(bounds.max_bytes);
     }
 
     /// The largest body worth collecting, bytes.
     pub fn max_body(&self) -> u64 {
-        self.max_body
+        self.max_body.load(Relaxed)
     }
 
-    /// Whether a copy of this answer is worth collecting now: there is none that is fresh enough.
-    pub fn wants(&self, key: &Key, request: &dyn Fields, now: u64) -> bool {
-        self.find(key, request).is_none_or(|c| now.saturating_sub(c.kept_at) >= REFRESH.as_millis() as u64)
+    /// The right to collect this answer: there is no copy that is fresh enough, and nobody else is at it.
+    /// `anyway`: however fresh the copy is, and whoever is at it.
+    pub fn claim(self: &Arc<Self>, key: &Key, request: &dyn Fields, now: u64, anyway: bool) -> Option<Claim> {
+        let key = match self.cache.get(key) {
+            Some(Entry::Varies(names)) => lastgood::variant(key, &names, request),
+            _ => key.clone(),
+        };
+        let fresh = |c: &Copy| now.saturating_sub(c.kept_at) < REFRESH.as_millis() as u64;
+        if !anyway && matches!(self.cache.get(&key), Some(Entry::Copy(copy)) if fresh(&copy)) {
+            return None;
+        }
+        let first = self.claimed.lock().insert(key.clone());
+        (first || anyway).then(|| Claim { store: self.clone(), key: first.then_some(key), bytes: 0 })
     }
 
     /// The copy for this request, if there is one no older than `max_age`.
@@ -121,19 +184,32 @@ impl Store {
         match verdict {
             Keep::No => {}
             Keep::Evict => self.evict(key, request),
-            Keep::Yes(_) if copy.body.len() as u64 > self.max_body => {}
-            Keep::Yes(names) if names.is_empty() => self.cache.insert(key.clone(), Entry::Copy(Arc::new(copy))),
+            Keep::Yes(_) if copy.body.len() as u64 > self.max_body() => {}
+            Keep::Yes(names) if names.is_empty() => self.insert(key.clone(), Entry::Copy(Arc::new(copy))),
             Keep::Yes(names) => {
-                self.cache.insert(lastgood::variant(key, &names, request), Entry::Copy(Arc::new(copy)));
-                self.cache.insert(key.clone(), Entry::Varies(names.into()));
+                self.insert(lastgood::variant(key, &names, request), Entry::Copy(Arc::new(copy)));
+                let signpost = Entry::Varies(names.into());
+                if self.cache.get(key).as_ref() != Some(&signpost) {
+                    self.insert(key.clone(), signpost);
+                }
             }
         }
     }
 
+    fn insert(&self, key: Key, entry: Entry) {
+        self.cache.insert(key.clone(), entry);
+        self.changes.changed(&key);
+    }
+
     /// Drops what is kept for this request.
     pub fn evict(&self, key: &Key, request: &dyn Fields) {
-        if let Some((_, Entry::Varies(names))) = self.cache.remove(key) {
-            self.cache.remove(&lastgood::variant(key, &names, request));
+        let Some((_, entry)) = self.cache.remove(key) else { return };
+        self.changes.gone(key);
+        if let Entry::Varies(names) = entry {
+            let variant = lastgood::variant(key, &names, request);
+            if self.cache.remove(&variant).is_some() {
+                self.changes.gone(&variant);
+            }
         }
     }
 
@@ -142,7 +218,10 @@ impl Store {
         let gone = Cell::new(0);
         self.cache.retain(|key, entry| {
             let meant = pattern.names(key);
-            gone.set(gone.get() + usize::from(meant && matches!(entry, Entry::Copy(_))));
+            if meant {
+                gone.set(gone.get() + usize::from(matches!(entry, Entry::Copy(_))));
+                self.changes.gone(key);
+            }
             !meant
         });
         gone.get()
@@ -164,92 +243,117 @@ impl Store {
     }
 }
 
-/// The process's one store: made when a route first asks for it, and anew (empty) when a reload changes its bounds.
+/// The right to collect an answer, while it is collected.
+pub struct Claim {
+    store: Arc<Store>,
+    /// `None`: another one has it as well.
+    key: Option<Key>,
+    bytes: u64,
+}
+
+impl Claim {
+    /// So many more bytes were collected. False: too much is under collection, and this one is to be let go.
+    pub fn take(&mut self, bytes: u64) -> bool {
+        self.bytes += bytes;
+        let all = self.store.collected.fetch_add(bytes, Relaxed) + bytes;
+        all <= self.store.max_bytes.load(Relaxed) / COLLECTED + self.store.max_body()
+    }
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.store.collected.fetch_sub(self.bytes, Relaxed);
+        if let Some(key) = &self.key {
+            self.store.claimed.lock().remove(key);
+        }
+    }
+}
+
+/// The process's one store, made when a route first asks for it, and its file.
 #[derive(Default)]
-pub struct Copies(ArcSwapOption<(StaleStore, Arc<Store>)>);
+pub struct Copies {
+    store: ArcSwapOption<(StaleStore, Arc<Store>)>,
+    disk: Mutex<Option<Disk>>,
+}
 
 impl Copies {
-    /// The store with these bounds.
+    /// The store with these bounds. What it holds stays when they change.
+    #[inline]
     pub fn store(&self, bounds: &StaleStore) -> Arc<Store> {
-        match &*self.0.load() {
-            Some(now) if now.0 == *bounds => return now.1.clone(),
-            _ => {}
+        match &*self.store.load() {
+            Some(now) if now.0 == *bounds => now.1.clone(),
+            _ => self.made(bounds),
         }
-        let fresh = Arc::new((bounds.clone(), Arc::new(Store::new(bounds.max_bytes, bounds.max_body))));
-        // Two threads may come here at once: the first one's store stays.
-        self.0.rcu(|now| match now {
-            Some(now) if now.0 == *bounds => Some(now.clone()),
-            _ => Some(fresh.clone()),
-        });
-        self.0.load_full().map_or_else(|| fresh.1.clone(), |now| now.1.clone())
     }
 
-    /// [`Store::purge`], where there is a store.
+    #[cold]
+    fn made(&self, bounds: &StaleStore) -> Arc<Store> {
+        // One at a time: two threads may come here at once, and there is one store.
+        let _one = self.disk.lock();
+        let store = match &*self.store.load() {
+            Some(now) if now.0 == *bounds => return now.1.clone(),
+            Some(now) => {
+                now.1.rebound(bounds);
+                now.1.clone()
+            }
+            None => Arc::new(Store::new(bounds.max_bytes, bounds.max_body)),
+        };
+        self.store.store(Some(Arc::new((bounds.clone(), store.clone()))));
+        store
+    }
+
+    /// Before the first request: reads what an earlier process left, where the config wants that.
+    pub fn open(&self, t: &Topology) {
+        if t.stale.persist {
+            disk::load(&self.store(&t.stale), t);
+        }
+        self.configure(t);
+    }
+
+    /// The config is this one now.
+    pub fn configure(&self, t: &Topology) {
+        let store = t.stale.persist.then(|| self.store(&t.stale));
+        let mut disk = self.disk.lock();
+        if disk.as_ref().is_some_and(|d| store.is_none() || d.dir() != t.edge.state_dir) {
+            drop(disk.take());
+        }
+        match store {
+            // Nobody may find them again who turns it on later: what was withdrawn meanwhile would be among them.
+            None => disk::remove(&t.edge.state_dir),
+            Some(store) if disk.is_none() => match Disk::start(&t.edge.state_dir, store) {
+                Ok(started) => *disk = Some(started),
+                Err(e) => tracing::error!("last good copies are not written to disk: cannot start a thread: {e}"),
+            },
+            Some(_) => {}
+        }
+    }
+
+    /// [`Store::purge`], where there is a store, and on disk. Waits for the disk.
     pub fn purge(&self, pattern: &Pattern) -> usize {
-        self.0.load().as_ref().map_or(0, |now| now.1.purge(pattern))
+        let gone = self.store.load_full().map_or(0, |now| now.1.purge(pattern));
+        let flushed = self.disk.lock().as_ref().map(Disk::flush);
+        if flushed.is_some_and(|f| f.recv().is_err()) {
+            tracing::error!("purged copies are still on disk: see the errors before this one");
+        }
+        gone
+    }
+
+    /// Bytes and entries held now.
+    pub fn held(&self) -> (u64, usize) {
+        self.store.load().as_ref().map_or((0, 0), |now| (now.1.bytes(), now.1.len()))
+    }
+
+    /// The process ends: what has not reached the disk does now.
+    pub fn close(&self) {
+        drop(self.disk.lock().take());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderMap;
-
-    fn key(name: &str) -> Key {
-        Key(name.as_bytes().into())
-    }
-    fn copy(body: &[u8], kept_at: u64) -> Copy {
-        Copy { status: 200, fields: Vec::new(), body: Bytes::copy_from_slice(body), kept_at, region: "east".into() }
-    }
-    fn language(value: &str) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        map.insert("accept-language", value.parse().expect("a field value"));
-        map
-    }
-
-    #[test]
-    fn gives_back_what_was_kept_until_it_is_too_old() {
-        let (store, none) = (Store::new(1 << 20, 1 << 16), HeaderMap::new());
-        store.put(&key("a"), &none, Keep::Yes(vec![]), copy(b"one", 1_000));
-        let at = |now, max| store.get(&key("a"), &none, now, Duration::from_millis(max)).map(|c| c.body.clone());
-        assert_eq!(at(2_000, 1_000).as_deref(), Some(&b"one"[..]));
-        assert_eq!(at(2_001, 1_000), None);
-        assert!(!store.wants(&key("a"), &none, 1_999) && store.wants(&key("a"), &none, 2_000));
-        store.put(&key("a"), &none, Keep::Evict, copy(b"", 3_000));
-        assert_eq!(at(2_000, 1_000), None);
-    }
-
-    #[test]
-    fn a_variant_goes_only_to_those_who_asked_for_it() {
-        let store = Store::new(1 << 20, 1 << 16);
-        let vary = || Keep::Yes(vec!["accept-language".to_owned()]);
-        store.put(&key("a"), &language("de"), vary(), copy(b"hallo", 0));
-        store.put(&key("a"), &language("fr"), vary(), copy(b"salut", 0));
-        let body = |l: &str| store.get(&key("a"), &language(l), 0, Duration::from_secs(1)).map(|c| c.body.clone());
-        assert_eq!(body("de").as_deref(), Some(&b"hallo"[..]));
-        assert_eq!(body("fr").as_deref(), Some(&b"salut"[..]));
-        assert_eq!(body("en"), None);
-    }
-
-    #[test]
-    fn the_bound_holds_and_large_bodies_stay_out() {
-        let (store, none) = (Store::new(1 << 20, 1000), HeaderMap::new());
-        for i in 0..20_000u32 {
-            store.put(&key(&format!("key-{i}")), &none, Keep::Yes(vec![]), copy(&[b'x'; 500], 0));
-            assert!(store.bytes() <= 1 << 20, "{} bytes after {i}", store.bytes());
-        }
-        assert!(store.len() > 500, "{} entries: the bound is used", store.len());
-        store.put(&key("large"), &none, Keep::Yes(vec![]), copy(&[b'x'; 1001], 0));
-        assert!(store.get(&key("large"), &none, 0, Duration::from_secs(1)).is_none());
-        assert_eq!(store.purge(&Pattern::Route("no such thing".into())), 0);
-        let held = store.len();
-        assert_eq!((store.purge(&Pattern::All), store.len(), store.bytes()), (held, 0, 0));
-    }
-
-    #[test]
-    fn age_counts_what_it_came_with() {
-        let mut c = copy(b"", 10_000);
-        c.fields.push((Bytes::from_static(b"Age"), Bytes::from_static(b"7")));
-        assert_eq!(c.age(12_500), 9);
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@
 //! bodies above `stale.max_body`. They are not kept on guarded routes either. Writes do not evict.
 
 use super::connection::Guest;
-use super::stale::{Copy, Store};
+use super::stale::{Claim, Copy, Store};
 use super::worker::Worker;
 use crate::clock;
 use crate::http1::forward::each_response_field;
@@ -40,6 +40,24 @@ use std::sync::Arc;
 
 /// For guarded routes without a rule of their own: how old a copy may be to be compared with, or served.
 static ANY: StaleRule = StaleRule { max_age: Duration::from_secs(24 * 3600), key_headers: Vec::new(), ignore_cookies: Vec::new() };
+
+/// By which rule a route keeps copies, and compares with them; `None`: it does neither.
+fn rule(route: &Route) -> Option<&StaleRule> {
+    let own = route.degrade.iter().find_map(|d| if let Degrade::Stale(rule) = d { Some(rule) } else { None });
+    own.or((!route.guards.is_empty()).then_some(&ANY))
+}
+
+/// Whether data of this route may lie here.
+fn lawful(t: &Topology, route: &Route) -> bool {
+    let here = t.edge.jurisdiction.as_ref();
+    route.residency.as_ref().is_none_or(|allowed| here.is_some_and(|here| allowed.contains(here)))
+}
+
+/// The rule by which the copy with this key may be kept here; `None`: it may not.
+pub(super) fn rule_of<'t>(t: &'t Topology, key: &Key) -> Option<&'t StaleRule> {
+    let route = t.routes.iter().find(|r| key.parts().next() == Some(r.name.as_bytes()))?;
+    rule(route).filter(|rule| lawful(t, route) && lastgood::made_by(key, rule))
+}
 
 /// Whether an answer can be judged: JSON in plain text, of a size that is read whole.
 pub(super) fn readable(head: &ResponseHead, most: u64) -> bool {
@@ -97,14 +115,9 @@ impl<'p> Truth<'p> {
         request: &'p RequestHead,
         guest: &Guest,
     ) -> Option<Box<Self>> {
-        let rule = route.degrade.iter().find_map(|d| if let Degrade::Stale(rule) = d { Some(rule) } else { None });
-        if (rule.is_none() && route.guards.is_empty()) || !matches!(request.method, Method::Get | Method::Head) {
-            return None;
-        }
-        let (rule, topology) = (rule.unwrap_or(&ANY), picture.view.topology());
-        let here = topology.edge.jurisdiction.as_ref();
-        let lawful = route.residency.as_ref().is_none_or(|allowed| here.is_some_and(|here| allowed.contains(here)));
-        let own = if lawful { key(route, rule, request, guest) } else { None };
+        let rule = rule(route).filter(|_| matches!(request.method, Method::Get | Method::Head))?;
+        let topology = picture.view.topology();
+        let own = if lawful(topology, route) { key(route, rule, request, guest) } else { None };
         let own = own.map(|key| (worker.copies.store(&topology.stale), key));
         Some(Box::new(Self { topology, route, request, rule, own, before: None, rejected: SmallVec::new() }))
     }
@@ -248,15 +261,16 @@ impl<'p> Truth<'p> {
         let json = head.head.get("content-type").is_some_and(|t| t.to_ascii_lowercase().windows(4).any(|w| w == b"json"));
         let believed = self.route.guards.is_empty() || judged || !json;
         // What two regions agree on replaces whatever stood against it.
-        let fresh = self.rejected.iter().any(|r| r.agreed) || store.wants(key, &self.request.head, now());
-        if !short || !believed || !fresh {
+        if !short || !believed {
             return None;
         }
+        let agreed = self.rejected.iter().any(|r| r.agreed);
+        let claim = store.claim(key, &self.request.head, now(), agreed)?;
         let mut fields = Vec::new();
         each_response_field(head, &HeaderOps::default(), |n, v| fields.push((Bytes::copy_from_slice(n), Bytes::copy_from_slice(v))));
         // The last one is the `Via` of this hop, which is written anew whenever the copy goes out.
         fields.pop();
-        Some(Collect { names, status: head.status, fields, body: BytesMut::new(), most, ended: false })
+        Some(Collect { names, status: head.status, fields, body: BytesMut::new(), most, claim: Some(claim), ended: false })
     }
 
     /// Keep what was collected, if it came to its end.
@@ -270,8 +284,8 @@ impl<'p> Truth<'p> {
     }
 }
 
-/// Milliseconds since the Unix epoch: copies are to outlive the process some day.
-fn now() -> u64 {
+/// Milliseconds since the Unix epoch: copies may outlive the process.
+pub(super) fn now() -> u64 {
     u64::try_from(clock::wall_now().as_millisecond()).unwrap_or(0)
 }
 
@@ -324,13 +338,15 @@ pub(super) struct Collect {
     fields: Vec<(Bytes, Bytes)>,
     body: BytesMut,
     most: u64,
+    /// `None`: not for the store.
+    claim: Option<Claim>,
     ended: bool,
 }
 
 impl Collect {
     /// The body alone.
     pub(super) fn plain(most: u64) -> Self {
-        Self { names: Vec::new(), status: 0, fields: Vec::new(), body: BytesMut::new(), most, ended: false }
+        Self { names: Vec::new(), status: 0, fields: Vec::new(), body: BytesMut::new(), most, claim: None, ended: false }
     }
     /// The whole body; `None`: it was too large, or did not come to its end.
     pub(super) fn into_body(self) -> Option<Bytes> {
@@ -338,9 +354,10 @@ impl Collect {
     }
     /// A piece of its body.
     pub(super) fn data(&mut self, data: &[u8]) {
-        if (self.body.len() + data.len()) as u64 > self.most {
+        let room = self.claim.as_mut().is_none_or(|claim| claim.take(data.len() as u64));
+        if !room || (self.body.len() + data.len()) as u64 > self.most {
             // Too large after all: nothing more is added, and the end never comes.
-            (self.body, self.most) = (BytesMut::new(), 0);
+            (self.body, self.most, self.claim) = (BytesMut::new(), 0, None);
         } else {
             self.body.extend_from_slice(data);
         }

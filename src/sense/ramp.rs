@@ -5,7 +5,8 @@
 //! - **Hold**: from its open time it goes to trial once good evidence has lasted for `hold`. Passing probes are
 //!   good evidence, a failed live attempt ends it.
 //! - **Trial**: `trial_successes` live successes prove it, one failure that other regions did not share sends it
-//!   back. With too little traffic to have trials, passing probes prove it after another `hold`.
+//!   back. With too little traffic to have trials, passing probes prove it after another `hold`; where no trial came at all, however
+//!   much was asked, after two: writes are never trials, and a service may have nothing else.
 //! - **Steps**: each is held for `step_time` and passed with enough success and a p99 of at most
 //!   `latency_ratio` × its own p99 before it tripped; otherwise one step back, at once when it is plain.
 //!   On the first step there is nothing to step back to: failures there are a relapse, slowness waits.
@@ -188,7 +189,8 @@ impl Way {
         if s.trial_ok == 0 && p.probes == Some(false) {
             return relapse("probes fail again".into());
         }
-        let scarce = s.offered < SCARCE * f64::from(r.trial_successes) && now.since(self.since) >= r.hold;
+        let (waited, none) = (now.since(self.since), s.trial_ok + s.trial_failed == 0);
+        let scarce = s.offered < SCARCE * f64::from(r.trial_successes) && waited >= r.hold || none && waited >= r.hold * 2;
         if s.trial_ok < r.trial_successes && !scarce {
             return None;
         }

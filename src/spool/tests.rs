@@ -224,7 +224,8 @@ async fn operators_let_go_and_try_again() {
     assert_eq!(spool.repeated(write(1, "").scope).await, Ok(None), "the client may send it anew");
     let listed = spool.list(State::ALL.into(), 0, 10).await.unwrap().entries;
     assert_eq!(listed.iter().map(|e| e.state).collect::<Vec<_>>(), [State::Pending, State::Dropped]);
-    let told = heard.lock().clone();
-    assert!(told.iter().any(|t| matches!(t, Told::Settled { state: State::Dropped, by, .. } if *by == Actor::Operator("ops".into()))));
-    assert!(told.iter().any(|t| matches!(t, Told::Spooling { on: true, .. })));
+    let dropped = |t: &Told| matches!(t, Told::Settled { state: State::Dropped, by, .. } if *by == Actor::Operator("ops".into()));
+    // Told behind the answer, so that a listener that is slow delays nobody.
+    until("it is on record", || heard.lock().iter().any(dropped)).await;
+    assert!(heard.lock().iter().any(|t| matches!(t, Told::Spooling { on: true, .. })));
 }

@@ -9,8 +9,8 @@
 //! - for an answer with `Set-Cookie`, `Vary: *`, `Cache-Control: no-store` or `private`, or for a request
 //!   that says `no-store`.
 //!
-//! The key is exact: route, method class, Host, path and query as sent (order included), the values of `key_headers`
-//! and, of the fields the kept answer names in `Vary` (RFC 9111 section 4.1), the values of this request.
+//! The key is exact: route, method class, Host, path and query as sent (order included), the rule's `key_headers` and `ignore_cookies`
+//! (a reload that changes them starts afresh: `X-User: 7` is not `X-Tenant: 7`), the values of those headers and, of the fields the kept answer names in `Vary` (RFC 9111 section 4.1), the values of this request.
 //! A `404` or `410` evicts: what was deleted must not come back in an outage.
 
 use crate::model::policy::StaleRule;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub struct Key(pub Arc<[u8]>);
 
 impl Key {
-    /// What it was made of: route, scheme, host, path with query; then counts and values of fields, which only equality is for.
+    /// What it was made of: route, scheme, host, path with query, terms; then counts and values of fields, which only equality is for.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &*self.0;
         std::iter::from_fn(move || {
@@ -67,10 +67,24 @@ pub fn key(route: &str, rule: &StaleRule, asked: &Asked<'_>) -> Option<Key> {
     for part in [route, asked.scheme, asked.host, asked.target] {
         push(&mut bytes, part.as_bytes());
     }
+    push(&mut bytes, &terms(rule));
     for name in &rule.key_headers {
         push_field(&mut bytes, asked.fields, name);
     }
     Some(Key(bytes.into()))
+}
+
+/// What decides whose a copy is. Part of the key: under other terms than those it was kept under, a copy is nobody's.
+fn terms(rule: &StaleRule) -> Vec<u8> {
+    if rule.key_headers.is_empty() && rule.ignore_cookies.is_empty() {
+        return Vec::new();
+    }
+    [rule.key_headers.join(","), rule.ignore_cookies.join(",")].join(";").into_bytes()
+}
+
+/// Whether a copy with this key was kept under these terms.
+pub fn made_by(key: &Key, rule: &StaleRule) -> bool {
+    key.parts().nth(4) == Some(&terms(rule)[..])
 }
 
 /// The key of the variant that this request selects, given the fields that the answer varies on.
@@ -261,6 +275,18 @@ mod tests {
         let keys: Vec<_> = [&anna, &ben, &nobody].map(|f| key("r", &by_user, &asked("/", f))).into();
         assert!(keys.iter().all(Option::is_some));
         assert!(keys[0] != keys[1] && keys[0] != keys[2] && keys[1] != keys[2]);
+    }
+
+    #[test]
+    fn under_other_terms_a_copy_is_nobodys() {
+        let map = fields(&[("x-user", "7"), ("x-tenant", "7")]);
+        let of = |headers: &[&str], cookies: &[&str]| key("r", &rule(headers, cookies), &asked("/", &map)).expect("not personal");
+        let all = [of(&["x-user"], &[]), of(&["x-tenant"], &[]), of(&[], &[]), of(&[], &["x-user"]), of(&["x-user"], &["session"])];
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|b| a != b), "{i}");
+        }
+        assert!(made_by(&all[0], &rule(&["x-user"], &[])) && !made_by(&all[0], &rule(&["x-tenant"], &[])));
+        assert!(made_by(&variant(&all[2], &["accept".into()], &map), &rule(&[], &[])), "variants likewise");
     }
 
     #[test]

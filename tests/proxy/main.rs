@@ -5,6 +5,7 @@
 mod faults;
 mod http2;
 mod origin;
+mod privacy;
 mod spool;
 mod traffic;
 mod truth;

@@ -1,7 +1,7 @@
 //! Last good copies and response guards: what is served when nothing good can be had, to whom, and what is not believed.
 
 use crate::origin::{Origin, nobody};
-use crate::world::{Answer, Wishes, World};
+use crate::world::{Answer, Wishes, World, until};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
@@ -46,6 +46,11 @@ fn ask(world: &World, line: &str, host: &str, fields: &str) -> Answer {
     client.answer_to(line.split(' ').next().unwrap())
 }
 
+/// The client has an answer a moment before the store has its copy.
+fn kept(world: &World, entries: usize) {
+    until("it is kept", || world.edge.copies().held().1 >= entries);
+}
+
 fn mark(answer: &Answer) -> Option<String> {
     answer.field("evenkeel-degraded")
 }
@@ -55,6 +60,7 @@ fn the_last_good_copy_goes_out_when_all_regions_are_dead() {
     let site = Site::new("ETag: \"v1\"\r\nX-Own: yes\r\nAge: 3\r\n");
     let world = World::with(site.origin.address, STALE);
     assert_eq!(mark(&world.get("/a?x=1&y=2")), None);
+    kept(&world, 1);
     site.switch_off();
     let stale = world.get("/a?x=1&y=2");
     assert_eq!((stale.status, stale.text()), (200, "GET /a?x=1&y=2 for \"\""));
@@ -78,6 +84,7 @@ fn a_copy_never_goes_to_anybody_else() {
     let site = Site::new("Vary: Accept-Language\r\n");
     let world = World::with(site.origin.address, STALE);
     ask(&world, "GET /a?x=1&y=2", "t.test", "Accept-Language: de\r\n");
+    kept(&world, 2);
     ask(&world, "GET /mine", "t.test", "Cookie: session=1\r\n");
     ask(&world, "GET /mine2", "t.test", "Authorization: Bearer x\r\n");
     site.switch_off();
@@ -123,8 +130,10 @@ fn what_was_deleted_does_not_come_back() {
         }
         true
     });
-    let world = World::with(origin.address, STALE);
+    // Nothing here is about time: a busy machine may take its own.
+    let world = World::with(origin.address, "deadline: 9s, attempt_timeout: 8s, degrade: [{stale: {max_age: 1h}}]");
     world.get("/a");
+    kept(&world, 1);
     down.store(true, Relaxed);
     let before_the_error = world.get("/a");
     assert_eq!((before_the_error.status, before_the_error.text()), (200, "here"), "a copy goes before a backend's 500");
@@ -132,6 +141,7 @@ fn what_was_deleted_does_not_come_back() {
     down.store(false, Relaxed);
     deleted.store(true, Relaxed);
     assert_eq!(world.get("/a").status, 404);
+    assert_eq!(world.edge.copies().held().1, 0, "dropped before the answer goes out");
     down.store(true, Relaxed);
     assert_eq!(world.get("/a").status, 500);
 }
@@ -176,6 +186,7 @@ fn a_region_that_shows_zeros_is_passed_by() {
     for chunked in [false, true] {
         let c = Counters::new(chunked);
         assert_eq!(c.views("/v/1"), ("{\"views\":7}".into(), None));
+        kept(&c.world, 1);
         c.say(0, 8);
         for _ in 0..10 {
             let (body, mark) = c.views("/v/1");
@@ -188,6 +199,7 @@ fn a_region_that_shows_zeros_is_passed_by() {
 fn a_zero_that_two_regions_agree_on_is_true_and_replaces_the_copy() {
     let c = Counters::new(false);
     c.views("/v/1");
+    kept(&c.world, 1);
     c.say(0, 0);
     for _ in 0..10 {
         assert_eq!(c.views("/v/1"), ("{\"views\":0}".into(), None));
@@ -219,6 +231,7 @@ fn when_nobody_is_believed_the_copy_goes_out_marked() {
     let (here, nowhere) = ([origin.address], [nobody()]);
     let world = World::new(Wishes { regions: &[("east", &here), ("west", &nowhere)], route: GUARDED, limits: "", more: "" });
     assert_eq!(world.get("/v/1").text(), "{\"views\":7}");
+    kept(&world, 1);
     views.store(0, Relaxed);
     let answer = world.get("/v/1");
     assert_eq!((answer.status, answer.text()), (200, "{\"views\":7}"));
@@ -240,6 +253,7 @@ fn a_field_that_nobody_is_believed_about_is_masked_where_the_route_wants_that() 
     let route = GUARDED.replace("zero_after_nonzero}", "zero_after_nonzero, mask: true}");
     let world = World::new(Wishes { regions: &[("east", &here), ("west", &nowhere)], route: &route, limits: "", more: "" });
     assert_eq!(mark(&world.get("/v/1")), None);
+    kept(&world, 1);
     views.store(0, Relaxed);
     for _ in 0..3 {
         let masked = world.get("/v/1");

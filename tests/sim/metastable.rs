@@ -8,8 +8,9 @@ use evenkeel::model::time::Duration;
 use evenkeel::whatif::world::BEGIN;
 use evenkeel::whatif::{Fault, Power, Script, Target, Trace, What, play};
 
-/// Within this time of the trigger's end everything is as before it.
-const BOUND: Duration = Duration::from_secs(60);
+/// Within this time of the trigger's end everything is as before it. The servers themselves are busy with what piled up, abandoned or
+/// not, for the first 25 s of it; then the last ejections and the ramp have to run out.
+const BOUND: Duration = Duration::from_secs(90);
 const TRIGGER: (u64, u64) = (20, 40);
 
 fn secs(n: u64) -> Duration {
@@ -18,7 +19,7 @@ fn secs(n: u64) -> Duration {
 
 /// Two regions at half of what they can do; clients that ask again at once and threefold.
 fn storm(seed: u64, faults: &[(Target, What)]) -> Script {
-    let mut script = fixture::two(seed, secs(150), 200.0);
+    let mut script = fixture::two(seed, secs(180), 200.0);
     script.sites.iter_mut().for_each(|s| s.power = Power::Flow(100.0));
     for l in &mut script.loads {
         (l.resend, l.resend_after) = (3, Duration::from_millis(20));
@@ -53,7 +54,7 @@ fn goodput_returns_once_the_trigger_is_gone() {
             let trace = play(&script);
             let rules = checks::all(&script, &trace);
             assert!(rules.is_empty(), "{faults:?} seed {}: {:#?}", script.seed, &rules[..rules.len().min(3)]);
-            let (before, after) = (goodput(&trace, secs(5), secs(TRIGGER.0)), goodput(&trace, secs(TRIGGER.1) + BOUND, secs(150)));
+            let (before, after) = (goodput(&trace, secs(5), secs(TRIGGER.0)), goodput(&trace, secs(TRIGGER.1) + BOUND, secs(180)));
             if before < 0.999 || after < 0.995 {
                 broken.push(format!(
                     "{faults:?} seed {}: {before:.4} good before, {after:.4} after\n{}",
@@ -63,5 +64,5 @@ fn goodput_returns_once_the_trigger_is_gone() {
             }
         }
     }
-    assert!(broken.is_empty(), "{} worlds stay down, the first:\n{}", broken.len(), broken[0]);
+    assert!(broken.is_empty(), "{} worlds stay down:\n{}", broken.len(), broken.join("\n\n"));
 }

@@ -298,7 +298,7 @@ block! {
         pub max_bytes: Size,
         /// Of one body; larger answers are not kept.
         pub max_body: Size,
-        /// Survive a restart. Not in this version yet.
+        /// On disk as well (`stale-copies` in `edge.state_dir`), so that they survive a restart.
         pub persist: bool,
     }
 

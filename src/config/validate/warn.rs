@@ -108,6 +108,15 @@ fn service(checker: &mut Checker<'_>, t: &Topology, ix: ServiceIx, at: &Path) {
     if t.routes.iter().all(|r| r.service != ix) {
         checker.warn(at, "no route uses this service");
     }
+    let routes = || t.routes.iter().filter(|r| r.service == ix);
+    if s.health.is_none() && routes().next().is_some() && routes().all(|r| !takes_reads(r)) {
+        let spools = routes().any(|r| r.degrade.iter().any(|d| matches!(d, Degrade::Spool(_))));
+        let writes = if spools { "users' writes, spooled ones included, are" } else { "users' writes are" };
+        checker.warn(
+            &at.key("health"),
+            format!("no probes, and only writes come here, which are never trials: nothing tells whether a pool that failed is well again, so {writes} what tries it, when its time is over\nbetter: health: {{type: tcp}}, or a path to ask for"),
+        );
+    }
     let pools: Vec<&Pool> = s.pools.iter().map(|p| &t.pools[p.at()]).collect();
     let mut tiers: Vec<u32> = pools.iter().map(|p| p.tier).collect();
     tiers.sort_unstable();
@@ -153,6 +162,10 @@ fn service(checker: &mut Checker<'_>, t: &Topology, ix: ServiceIx, at: &Path) {
 
 fn safe(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE")
+}
+
+fn takes_reads(r: &Route) -> bool {
+    r.matches.methods.is_empty() || r.matches.methods.iter().any(|m| safe(m))
 }
 
 fn takes_writes(r: &Route) -> bool {

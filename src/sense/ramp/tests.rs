@@ -108,6 +108,16 @@ fn five_good_trials_prove_and_four_do_not() {
 }
 
 #[test]
+fn where_nothing_may_be_a_trial_time_and_probes_prove() {
+    let mut run = Run::tripped();
+    run.enter(State::Trial);
+    assert_eq!(run.moved(9_900, &passing()), None, "trials may still come");
+    assert_eq!(run.moved(200, &passing()), Some(Move::Prove), "only writes are asked");
+    run.enter(State::Trial);
+    assert_eq!(run.moved(60_000, &Progress { probes: Some(false), ..passing() }), Some(Move::Fail));
+}
+
+#[test]
 fn without_traffic_probes_prove_after_the_hold() {
     let idle = Progress { probes: Some(true), ..Default::default() };
     let mut run = Run::tripped();
