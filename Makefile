@@ -5,7 +5,7 @@ CARGO ?= cargo
 # cargo-nextest runs the tests side by side and is used where it is installed; plain cargo does as well.
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test check fmt doc deny bench ci
+.PHONY: help demo test check fmt doc deny bench dist ci
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -43,6 +43,9 @@ bench: ## decision benches, instructions per request, and side by side with the 
 	EVENKEEL_BIN=$(CURDIR)/target/release/evenkeel benches/relay/instructions.py
 	EVENKEEL_BIN=$(CURDIR)/target/release/evenkeel benches/relay/relay.py --rounds $(BENCH_ROUNDS) --loads $(BENCH_LOADS) --refs haproxy nginx --out target/relay.md
 	@echo "report: target/relay.md, chart: target/relay.svg"
+
+dist: ## target/dist: release binary, completions, man pages, examples, as an archive with checksums
+	./tools/dist
 
 ci: ## what CI runs
 	.ci/run

@@ -174,6 +174,13 @@ impl Control {
                 self.last_error = Some(problems.join("\n"));
                 self.controller.record(now, by, EventKind::ConfigRejected { problems });
             }
+            Message::Fleet(news) => {
+                let _ = self.controller.handle(now, Signal::Fleet(news));
+            }
+            Message::Report(incarnation, reply) => {
+                let _ = reply.send(self.controller.report(now, incarnation));
+                return;
+            }
             Message::Note(at, by, kind) => self.controller.record(at, by, kind),
             Message::Status(reply) => {
                 let mut status = self.controller.status(now);

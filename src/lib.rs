@@ -9,6 +9,7 @@ pub mod control;
 pub mod demo;
 pub mod discover;
 pub mod edge;
+pub mod fleet;
 pub mod http1;
 pub mod journal;
 pub mod ledger;

@@ -38,7 +38,7 @@ use crate::model::time::Duration;
 use crate::model::topology::Topology;
 use crate::spool::{self, Spool};
 use crate::steer::purge::Pattern;
-use crate::{clock, logging, probe};
+use crate::{clock, fleet, logging, probe};
 use reload::Reloader;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -265,6 +265,11 @@ impl House {
         LocalSet::new().block_on(&runtime, async {
             let reloads = reloader.start();
             let again = reloads.clone();
+            let (others, fleet_task) = fleet::fleet(inbox.clone(), published.clone(), {
+                let spool = spool.clone();
+                move |edges| spool.share_among(edges)
+            });
+            let fleet_task = tokio::task::spawn_local(fleet_task);
             let context = admin::Context {
                 inbox: inbox.clone(),
                 published: published.clone(),
@@ -275,6 +280,7 @@ impl House {
                 journal: Some(journal.clone()),
                 ledger: ledger.clone(),
                 spool: Some(spool.clone()),
+                fleet: Some(others),
                 leaving: leaving.clone(),
                 connections: Box::new(move || doors.doors().iter().map(|d| (d.address.to_string(), d.open().into())).collect()),
                 purge: Arc::new({
@@ -328,6 +334,8 @@ impl House {
                 system::stopping();
             }
             leave(&edge, &inbox, &published, &mut signals, handed_over).await;
+            // It has said farewell since the controller put our leaving on record.
+            let _ = tokio::time::timeout(LAST_WORDS, fleet_task).await;
         });
         edge.stop();
         traces.finish(LAST_WORDS);

@@ -8,6 +8,7 @@ use super::server::Peer;
 use super::wire::{self, ConfigDocument, Done, DrainRequest, ExplainRequest, FreezeRequest, Status, TripRequest};
 use super::{Context, events, incidents, metrics, plan, slo, spool, stale};
 use crate::config::value::Span;
+use crate::fleet::{self, Given, Terms};
 use crate::model::event::Actor;
 use crate::model::id::{PoolIx, RegionIx, RegionSet};
 use crate::model::signal::{Command, Order, Refused};
@@ -91,6 +92,28 @@ impl App {
             Refused::Conflict(what) => Problem::conflict(what),
             Refused::Leaving => Problem::new(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
         })
+    }
+    /// Gives an order to the whole fleet, where there is one, and follows it here.
+    pub(super) async fn order(&self, by: &Actor, order: Order, terms: Terms) -> Result<Vec<String>, Problem> {
+        let config = self.topology();
+        let fleet = self.context.fleet.as_ref().filter(|_| config.topology.fleet.is_some());
+        let written = fleet.and_then(|f| Some((f, fleet::write_down(&config.topology, &order, &by.to_string(), crate::clock::now())?)));
+        let Some((fleet, (about, standing))) = written else { return self.command(by, order).await };
+        let told = match fleet.give(about, standing, terms).await {
+            Given::Refused(words, revision) => {
+                let detail = format!("somebody was first: it stands {words}; say `force`, or `revision: {revision}` to replace just that");
+                return Err(Problem::conflict(detail));
+            }
+            Given::Everywhere(0) => None,
+            Given::Everywhere(revision) => Some(format!("the fleet has it (revision {revision}): every edge follows")),
+            Given::Here(why) => Some(format!("it holds on this edge alone for the moment, the fleet is told as soon as it can be: {why}")),
+        };
+        let mut changes = match self.command(by, order).await {
+            Err(problem) if told.is_some() && problem.is_conflict() => vec![problem.detail],
+            other => other?,
+        };
+        changes.extend(told);
+        Ok(changes)
     }
     pub(super) fn done(&self, changes: Vec<String>) -> Json<Done> {
         Json(Done { changes, generation: self.topology().generation })
@@ -200,6 +223,9 @@ async fn openapi() -> Response {
 
 async fn status(State(app): Shared) -> Answer<Status> {
     let mut status = in_time(app.context.inbox.status()).await?.ok_or_else(Problem::busy)?;
+    if let (Some(status), Some(fleet)) = (&mut status.fleet, &app.context.fleet) {
+        fleet.complete(status);
+    }
     wire::fill_times(&mut status);
     Ok(Json(status))
 }
@@ -226,6 +252,7 @@ async fn scrape(State(app): Shared) -> Response {
         journal: app.context.journal.as_ref().map(crate::journal::Journal::stats).unwrap_or_default(),
         spool: app.spool().map(Spool::stats),
         copies: (app.context.copies)(),
+        fleet: app.context.fleet.clone(),
     };
     let page = metrics::page(&app.context.published.load_full(), now, &beside);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
@@ -318,7 +345,8 @@ async fn drain(State(app): Shared, Extension(by): Extension<Actor>, Path(name): 
     let mut changes = Vec::new();
     for region in found {
         let (over, lasting) = (asked.over.map_or(Duration::ZERO, |s| s.0), asked.lasting.map(|s| s.0));
-        changes.extend(app.command(&by, Order::Drain { region, reason: reason.clone(), over, lasting }).await?);
+        let terms = Terms { force: asked.force, revision: asked.revision };
+        changes.extend(app.order(&by, Order::Drain { region, reason: reason.clone(), over, lasting }, terms).await?);
     }
     Ok(app.done(changes))
 }
@@ -326,7 +354,7 @@ async fn drain(State(app): Shared, Extension(by): Extension<Actor>, Path(name): 
 async fn undrain(State(app): Shared, Extension(by): Extension<Actor>, Path(name): Path<String>) -> Answer<Done> {
     let mut changes = Vec::new();
     for region in regions(&app.topology(), &name)? {
-        changes.extend(app.command(&by, Order::Undrain { region }).await?);
+        changes.extend(app.order(&by, Order::Undrain { region }, Terms::default()).await?);
     }
     Ok(app.done(changes))
 }
@@ -342,17 +370,18 @@ fn pool(app: &App, (service, region): &(String, String)) -> Result<PoolIx, Probl
 async fn trip(State(app): Shared, Extension(by): Extension<Actor>, Path(name): Path<(String, String)>, bytes: Bytes) -> Answer<Done> {
     let asked: TripRequest = body(&bytes)?;
     let order = Order::Trip { pool: pool(&app, &name)?, reason: reason(&asked.reason)? };
-    Ok(app.done(app.command(&by, order).await?))
+    let terms = Terms { force: asked.force, revision: asked.revision };
+    Ok(app.done(app.order(&by, order, terms).await?))
 }
 
 async fn reset(State(app): Shared, Extension(by): Extension<Actor>, Path(name): Path<(String, String)>) -> Answer<Done> {
     let order = Order::Reset { pool: pool(&app, &name)? };
-    Ok(app.done(app.command(&by, order).await?))
+    Ok(app.done(app.order(&by, order, Terms::default()).await?))
 }
 
 async fn freeze(State(app): Shared, Extension(by): Extension<Actor>, bytes: Bytes) -> Answer<Done> {
     let asked: FreezeRequest = body(&bytes)?;
-    Ok(app.done(app.command(&by, Order::Freeze { on: asked.on }).await?))
+    Ok(app.done(app.order(&by, Order::Freeze { on: asked.on }, Terms::default()).await?))
 }
 
 /// Method and path of every route.

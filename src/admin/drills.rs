@@ -8,11 +8,12 @@ use super::problem::Problem;
 use super::wire::{DrillReport, DrillRequest, Status};
 use crate::clock::{self, stamp};
 use crate::config::value::Span;
+use crate::fleet;
 use crate::journal::{self, Filter};
 use crate::ledger::count;
 use crate::model::event::{Actor, DrillStage, EventKind};
 use crate::model::id::{RegionIx, RegionSet, RouteIx};
-use crate::model::signal::{Command, Order};
+use crate::model::signal::Order;
 use crate::model::time::{Duration, Moment};
 use crate::model::view::State as Stage;
 use crate::whatif::drill::{Act, Around, Drill, Guard, Reading, Terms};
@@ -182,7 +183,7 @@ pub async fn start(State(app): State<Arc<App>>, Extension(by): Extension<Actor>,
         running
     };
     let order = Order::Drain { region, reason: format!("drill: {reason}"), over, lasting: Some(over + hold + GRACE) };
-    if let Err(problem) = app.command(&Actor::Drill(id.clone()), order).await {
+    if let Err(problem) = app.order(&Actor::Drill(id.clone()), order, fleet::Terms { force: asked.force, revision: None }).await {
         running.lock().drill.abort(&problem.detail);
         return Err(problem);
     }
@@ -260,16 +261,15 @@ async fn carry_out(app: &App, running: &Mutex<Running>, act: Act) {
         // By name: the config may be another one by now.
         let region = app.topology().topology.region(&name).unwrap_or(region);
         let order = if at_once { Order::Recall { region } } else { Order::Undrain { region } };
-        let command = Command { by: Actor::Drill(id.clone()), order };
         let ours = |s: &Status| {
             let by = Actor::Drill(id.clone()).to_string();
             s.regions.iter().any(|r| r.name == name && r.drained.as_ref().is_some_and(|d| d.by == by))
         };
         // Somebody else's drain stays.
         if app.context.inbox.status().await.is_some_and(|s| ours(&s))
-            && let Err(why) = app.context.inbox.command(command).await
+            && let Err(why) = app.order(&Actor::Drill(id.clone()), order, fleet::Terms { force: true, revision: None }).await
         {
-            tracing::warn!("{id}: {name} could not be put back: {why}");
+            tracing::warn!("{id}: {name} could not be put back: {}", why.detail);
         }
         let now = clock::now();
         running.lock().ended = Some(now);

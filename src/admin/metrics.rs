@@ -4,6 +4,7 @@
 //! newest view. Every combination of labels that can be known is there from the start with 0, so that the first failure
 //! is a step from 0 to 1 and not a series out of nowhere. A series ends when its route, pool or endpoint leaves the config.
 
+mod fleet;
 mod process;
 mod text;
 
@@ -45,6 +46,8 @@ pub struct Beside {
     pub spool: Option<spool::Stats>,
     /// Last good copies: bytes and entries held.
     pub copies: (u64, usize),
+    /// The other edges.
+    pub fleet: Option<crate::fleet::Fleet>,
 }
 
 /// The whole page.
@@ -56,6 +59,7 @@ pub fn page(picture: &Picture, now: Moment, beside: &Beside) -> String {
     regions(&mut out, picture.view.topology(), beside);
     objectives(&mut out, beside);
     own(&mut out, &picture.view, beside);
+    fleet::write(&mut out, beside);
     let _ = process::write(&mut out);
     out.finish()
 }

@@ -37,6 +37,7 @@ pub mod spool;
 pub mod stale;
 pub mod wire;
 
+use crate::fleet::Fleet;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::live::{Inbox, Published};
@@ -71,6 +72,8 @@ pub struct Context {
     pub ledger: Ledger,
     /// Where writes are kept.
     pub spool: Option<Spool>,
+    /// The other edges.
+    pub fleet: Option<Fleet>,
     /// SIGTERM came: `/readyz` says 503.
     pub leaving: Arc<AtomicBool>,
     /// Open connections by listener.

@@ -52,7 +52,17 @@ pub(super) async fn without(app: &App, away: RegionSet) -> Result<Vec<String>, P
 async fn present(app: &App) -> Result<Present, Problem> {
     let status = in_time(app.context.inbox.status()).await?.ok_or_else(Problem::busy)?;
     let picture = app.context.published.load_full();
-    Ok(Present { rates: Some(app.context.ledger.rates()), ..standing(&picture.view, &status) })
+    let mut rates = app.context.ledger.rates();
+    if let Some(fleet) = &status.fleet {
+        // Capacities are the fleet's: so must the load be.
+        let t = picture.view.topology();
+        for (name, rate) in &mut rates {
+            let service = t.routes.iter().find(|r| *r.name == **name).map(|r| &t.services[r.service.at()].name);
+            let part = service.and_then(|s| fleet.portions.get(&**s)).copied().filter(|p| *p > 0.0);
+            *rate /= part.unwrap_or(1.0);
+        }
+    }
+    Ok(Present { rates: Some(rates), ..standing(&picture.view, &status) })
 }
 
 fn standing(view: &View, status: &Status) -> Present {

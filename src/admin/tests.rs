@@ -73,6 +73,7 @@ fn status_of(t: &Topology) -> Status {
         regions: (0..t.regions.len()).map(region).collect(),
         pools: vec![],
         config: ConfigStatus { path: "x.yaml".into(), loaded_at: Some(since.clone()), last_error: None },
+        fleet: None,
     }
 }
 
@@ -107,6 +108,7 @@ async fn house(mut t: Topology, tokens: Vec<Token>) -> House {
         journal: None,
         ledger: Ledger::default(),
         spool: None,
+        fleet: None,
         leaving: leaving.clone(),
         connections: Box::new(|| vec![("127.0.0.1:8080".into(), 7)]),
         purge: Arc::new(|pattern| if *pattern == Pattern::All { 3 } else { 0 }),

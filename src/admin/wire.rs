@@ -3,6 +3,7 @@
 use crate::clock::stamp;
 use crate::config::value::{Rate, Span};
 pub use crate::model::event::DrillStage;
+pub use crate::model::fleet::{EdgeStatus, FleetStatus, OrderStatus, PoolReport};
 pub use crate::model::status::{ConfigStatus, Drained, EndpointStatus, PoolStatus, RegionStatus, Status, When};
 pub use crate::whatif::drill::Came as DrillResult;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct DrainRequest {
     /// Even when the regions that stay cannot carry it, or some route is left without one.
     #[serde(default)]
     pub force: bool,
+    /// In a fleet: the revision of the order that this one is to replace; refused if another one stands by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
 }
 
 /// `POST /v1/pools/{service}/{region}/trip`.
@@ -34,6 +38,12 @@ pub struct TripRequest {
     /// Why: goes into status and journal.
     #[serde(default)]
     pub reason: String,
+    /// In a fleet: even where somebody else's order stands.
+    #[serde(default)]
+    pub force: bool,
+    /// In a fleet: the revision of the order that this one is to replace; refused if another one stands by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
 }
 
 /// `POST /v1/plan`.

@@ -31,6 +31,6 @@ pub struct Args {
 
 /// Drains.
 pub fn run(args: Args) -> Outcome {
-    let body = DrainRequest { reason: args.reason, over: args.over, lasting: args.lasting, force: args.force };
+    let body = DrainRequest { reason: args.reason, over: args.over, lasting: args.lasting, force: args.force, revision: None };
     args.admin.change(Method::POST, &format!("/v1/regions/{}/drain", segment(&args.name)), &body)
 }

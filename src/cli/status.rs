@@ -1,5 +1,7 @@
 //! `evenkeel status`: regions, pools, shares, and why each is in its state.
 
+mod fleet;
+
 use super::client::Admin;
 use super::style::Style;
 use super::{Failure, Outcome, Verdict, say};
@@ -19,6 +21,9 @@ pub struct Args {
     /// A live screen, with keys to drain and undrain; where there is no terminal, the table again every second.
     #[arg(long, conflicts_with = "json")]
     watch: bool,
+    /// The fleet: which edges there are, who thinks what of which pool, and the orders that stand.
+    #[arg(long, conflicts_with = "json")]
+    fleet: bool,
     #[command(flatten)]
     admin: Admin,
 }
@@ -28,25 +33,27 @@ pub fn run(args: Args) -> Outcome {
     if args.json {
         let document: serde_json::Value = args.admin.get("/v1/status")?;
         say(format_args!("{document:#}"))?;
-    } else if args.watch && super::screen::possible() {
+    } else if args.watch && !args.fleet && super::screen::possible() {
         return super::screen::run(args.admin, None);
     } else if args.watch {
-        watch(&args.admin)?;
+        watch(&args.admin, args.fleet)?;
     } else {
-        say(page(&args.admin)?)?;
+        say(page(&args.admin, args.fleet)?)?;
     }
     Ok(Verdict::Good)
 }
 
-fn page(admin: &Admin) -> Result<String, Failure> {
-    Ok(table(&admin.status()?, crate::clock::wall_now(), Style::of(&std::io::stdout())).trim_end().into())
+fn page(admin: &Admin, fleet: bool) -> Result<String, Failure> {
+    let (status, now, style) = (admin.status()?, crate::clock::wall_now(), Style::of(&std::io::stdout()));
+    let page = if fleet { fleet::page(&status, now, style) } else { table(&status, now, style) };
+    Ok(page.trim_end().into())
 }
 
 /// Until interrupted, or until whoever reads has gone. A proxy that does not answer may come back.
-fn watch(admin: &Admin) -> Result<(), Failure> {
+fn watch(admin: &Admin, fleet: bool) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     loop {
-        let page = page(admin).unwrap_or_else(|failure| failure.what);
+        let page = page(admin, fleet).unwrap_or_else(|failure| failure.what);
         say(format_args!("{page}\n"))?;
         runtime.block_on(async { tokio::time::sleep(EVERY).await });
     }
@@ -65,6 +72,9 @@ fn table(s: &Status, now: Timestamp, style: Style) -> String {
     if s.edge_suspect {
         let text = "states are held: unrelated regions went bad together, or this process was stalled";
         let _ = writeln!(out, "{}", style.yellow(text));
+    }
+    if let Some(f) = &s.fleet {
+        let _ = writeln!(out, "{}", fleet::line(f, style));
     }
     if let Some(error) = &s.config.last_error {
         let _ = writeln!(out, "{}", style.yellow(format!("the last reload was refused: {error}")));
@@ -217,6 +227,7 @@ mod tests {
                 pool("eu", State::Ramping, false, 0.004, true),
             ],
             config: ConfigStatus { path: "/etc/evenkeel.yaml".into(), loaded_at: Some(wall("11:00:00")), last_error: None },
+            fleet: None,
         };
         let is = table(&status, "2026-11-21T12:00:00Z".parse().unwrap(), Style::none());
         let should = "\

@@ -19,5 +19,5 @@ pub struct Args {
 
 /// Trips.
 pub fn run(args: Args) -> Outcome {
-    each_pool(&args.admin, &args.name, "trip", &TripRequest { reason: args.reason })
+    each_pool(&args.admin, &args.name, "trip", &TripRequest { reason: args.reason, ..Default::default() })
 }

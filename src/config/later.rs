@@ -6,7 +6,7 @@ use super::tree::{Node, Value};
 use super::validate::Checker;
 
 /// Refused: the operator would rely on something that does not happen. `*` stands for any name, `[]` for any item.
-const UNSUPPORTED: &[(&str, &str)] = &[("fleet", "each edge stands alone; `fleet: null`")];
+const UNSUPPORTED: &[(&str, &str)] = &[];
 
 /// Accepted with a warning: nothing breaks, but it does not happen yet.
 const INACTIVE: &[(&str, &str)] = &[];

@@ -42,7 +42,9 @@ mod full {
             for key in block["properties"].as_object().unwrap().keys() {
                 let given = |place: &str| tree.all(place).iter().any(|(_, node)| node.entry(key).is_some());
                 // What is off by default, or refused in this version, stands in a comment.
-                let comment = ["fleet", "tracing", "spool", "tokens", "access", "affinity"].iter().any(|k| place.contains(k) || k == key);
+                let comment = ["fleet", "nats", "client", "tracing", "spool", "tokens", "access", "affinity"]
+                    .iter()
+                    .any(|k| place.contains(k) || k == key);
                 let named = given(place) || given(&format!("{place}.[]")) || comment && TEXT.contains(&format!("{key}: "));
                 if !named {
                     missing.push(format!("{place}.{key}"));

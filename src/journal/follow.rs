@@ -42,6 +42,8 @@ fn tell(event: &Event) {
         | EventKind::Endpoint { up: false, .. }
         | EventKind::Spooling { on: true, .. }
         | EventKind::SpoolWrites { .. }
+        | EventKind::Fleet { connected: false, .. }
+        | EventKind::Uplink { on: true, .. }
         | EventKind::EdgeSuspect { on: true, .. } => tracing::warn!(target: TARGET, event = name, %by, "{kind}"),
         EventKind::Counts(_) => tracing::debug!(target: TARGET, event = name, %by, "{kind}"),
         _ => tracing::info!(target: TARGET, event = name, %by, "{kind}"),

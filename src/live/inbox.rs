@@ -1,6 +1,7 @@
 //! The way to the control task: everything that speaks to the controller goes through here.
 
 use crate::model::event::{Actor, Event, EventKind};
+use crate::model::fleet::{News, Report};
 use crate::model::signal::{Command, Probe, Refused};
 use crate::model::status::Status;
 use crate::model::time::Moment;
@@ -24,6 +25,10 @@ pub enum Message {
     Rejected(Actor, Vec<String>),
     /// Something for the record that others than the controller know of, and when it was so.
     Note(Moment, Actor, EventKind),
+    /// Other edges said something, or the way to them changed.
+    Fleet(News),
+    /// What does this edge tell the others? With the number of its life. `None`: it is alone.
+    Report(u64, oneshot::Sender<Option<Report>>),
     /// How do things stand?
     Status(oneshot::Sender<Status>),
     /// The process is leaving; answered when that is on record and overrides are on disk.
@@ -66,6 +71,14 @@ impl Inbox {
     /// Puts something on record that was so then.
     pub fn note(&self, at: Moment, by: Actor, kind: EventKind) {
         let _ = self.to.send(Message::Note(at, by, kind));
+    }
+    /// Other edges said something, or the way to them changed.
+    pub fn news(&self, news: News) {
+        let _ = self.to.send(Message::Fleet(news));
+    }
+    /// What this edge tells the others in this life of it; `None`: it is alone, or the control task has left.
+    pub async fn report(&self, incarnation: u64) -> Option<Report> {
+        self.ask(|reply| Message::Report(incarnation, reply)).await?
     }
     /// How things stand; `None`: the control task has left.
     pub async fn status(&self) -> Option<Status> {

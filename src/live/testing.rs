@@ -90,6 +90,7 @@ pub fn topology(regions: &[(&str, u32)]) -> Topology {
         stale: StaleStore { max_bytes: 0, max_body: 0, persist: false },
         spool: SpoolStore { path: "spool".into(), max_bytes: 0, replay_rate: 1.0 },
         journal: JournalStore { path: "journal".into(), keep: Duration::ZERO, max_bytes: 0 },
+        fleet: None,
     }
 }
 

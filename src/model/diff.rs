@@ -102,6 +102,11 @@ fn things(t: &Topology) -> Vec<Thing> {
     all.push(spool.with("replay_rate", rate(Some(t.spool.replay_rate))));
     let journal = Thing::new("journal").with("path", t.journal.path.display());
     all.push(journal.debug("keep", &t.journal.keep).with("max_bytes", t.journal.max_bytes));
+    if let Some(f) = &t.fleet {
+        let fleet = Thing::new("fleet").with("servers", list(f.servers.iter())).with("name", &f.name).with("replicas", f.replicas);
+        let fleet = fleet.debug("credentials", &f.credentials).debug("token_file", &f.token_file).debug("ca", &f.ca);
+        all.push(fleet.debug("client", &f.client).with("verdicts", f.verdicts.label()).debug("lease", &f.lease));
+    }
     all
 }
 

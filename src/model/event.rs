@@ -164,6 +164,22 @@ pub enum EventKind {
         /// How many.
         entries: u64,
     },
+    /// This edge and the others of its fleet hear each other again, or no longer do.
+    Fleet {
+        /// Now.
+        connected: bool,
+        /// Where to, or why not.
+        what: String,
+    },
+    /// This edge alone sees these regions down: its own way to them is suspect; or that ended.
+    Uplink {
+        /// Now.
+        on: bool,
+        /// Which.
+        regions: Vec<String>,
+        /// What the others say.
+        what: String,
+    },
     /// The spool can take writes again, or cannot.
     Spool {
         /// Now.
@@ -239,6 +255,8 @@ impl EventKind {
             Self::Counts(_) => "counts",
             Self::Drill { .. } => "drill",
             Self::Spooling { .. } => "spooling",
+            Self::Fleet { .. } => "fleet",
+            Self::Uplink { .. } => "uplink",
             Self::Spool { .. } => "spool",
             Self::SpoolWrites { .. } => "spool_writes",
             Self::StalePurged { .. } => "stale_purged",
@@ -272,6 +290,14 @@ impl fmt::Display for EventKind {
             Self::Drill { region, stage, what, .. } => write!(f, "drill of {region} {}: {what}", stage.label()),
             Self::Spooling { on: true, entries } => write!(f, "writes wait in the spool ({entries})"),
             Self::Spooling { on: false, .. } => f.write_str("no write waits in the spool any more"),
+            Self::Fleet { connected: true, what } => write!(f, "fleet: connected to {what}"),
+            Self::Fleet { connected: false, what } => {
+                write!(f, "fleet: NATS is away ({what}): this edge goes on with the last known orders and its own eyes")
+            }
+            Self::Uplink { on: true, regions, what } => {
+                write!(f, "this edge alone sees {} down, its own uplink is suspect: {what}", regions.join(", "))
+            }
+            Self::Uplink { on: false, .. } => f.write_str("this edge's uplink is no longer suspect"),
             Self::Spool { up: true, .. } => f.write_str("the spool takes writes again"),
             Self::Spool { up: false, why } => write!(f, "the spool takes no writes: {}", why.as_deref().unwrap_or("it is closed")),
             Self::StalePurged { pattern, copies: 1 } => write!(f, "1 last good copy purged: {pattern}"),

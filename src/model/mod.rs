@@ -15,6 +15,7 @@ pub mod count;
 pub mod dice;
 pub mod diff;
 pub mod event;
+pub mod fleet;
 pub mod id;
 pub mod outcome;
 pub mod policy;

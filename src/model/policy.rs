@@ -268,6 +268,29 @@ pub enum Mode {
     Observe,
 }
 
+/// What the majority of a fleet's edges means here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Verdicts {
+    /// Nothing: it is shown, and that is all.
+    Off,
+    /// It confirms an edge's own suspicion and ends its doubt, and never overrules fresh local success.
+    #[default]
+    Advise,
+    /// It decides.
+    Follow,
+}
+
+impl Verdicts {
+    /// The word in the config.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Advise => "advise",
+            Self::Follow => "follow",
+        }
+    }
+}
+
 /// Detection.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Failover {

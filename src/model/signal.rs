@@ -1,6 +1,7 @@
 //! What the control side hears: tallies of live traffic, probes, operators, reloads.
 
 use super::event::Actor;
+use super::fleet::News;
 use super::id::*;
 use super::time::{Duration, Moment};
 use super::view::Compiled;
@@ -16,6 +17,8 @@ pub enum Signal {
     Probe(Probe),
     /// An operator (or a drill, or the fleet) said something.
     Command(Command),
+    /// Other edges said something, or the way to them changed.
+    Fleet(News),
     /// A new config to apply, and who wants it.
     Reload(Arc<Compiled>, Actor),
 }

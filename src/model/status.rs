@@ -22,6 +22,9 @@ pub struct Status {
     pub pools: Vec<PoolStatus>,
     /// The config.
     pub config: ConfigStatus,
+    /// The other edges; absent: this one is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<super::fleet::FleetStatus>,
 }
 
 /// One region.

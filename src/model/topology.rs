@@ -41,6 +41,31 @@ pub struct Topology {
     pub spool: SpoolStore,
     /// Where events are kept.
     pub journal: JournalStore,
+    /// The other edges; `None`: alone.
+    pub fleet: Option<Fleet>,
+}
+
+/// How edges find each other, over NATS JetStream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fleet {
+    /// `nats://host:port` or `tls://host:port`.
+    pub servers: Vec<String>,
+    /// A NATS credentials file (JWT and seed).
+    pub credentials: Option<PathBuf>,
+    /// A file that holds a token.
+    pub token_file: Option<PathBuf>,
+    /// Whom to believe that it is NATS (PEM); `None`: what the system trusts.
+    pub ca: Option<PathBuf>,
+    /// What we show.
+    pub client: Option<CertPair>,
+    /// Names the bucket and the subjects: fleets of several names can share servers. Default evenkeel.
+    pub name: String,
+    /// Copies of the bucket that the NATS cluster keeps. Default 1.
+    pub replicas: u32,
+    /// Default advise.
+    pub verdicts: Verdicts,
+    /// An edge not heard for so long has no say. Default 5 s.
+    pub lease: Duration,
 }
 
 /// This process.

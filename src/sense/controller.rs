@@ -9,6 +9,7 @@
 //! not answer, and the first byte heard opens them again. `observe` judges and tells, and the picture moves nothing.
 
 mod commands;
+mod fleet;
 mod judge;
 mod picture;
 mod regions;
@@ -104,6 +105,7 @@ pub struct Controller {
     published: u64,
     loaded_at: Moment,
     last_error: Option<String>,
+    fleet: Option<fleet::Mind>,
 }
 
 impl Controller {
@@ -123,6 +125,7 @@ impl Controller {
         let (services, tables) = (vec![Rate::default(); t.services.len()], vec![Rate::default(); t.tables.len()]);
         let (counted, fared) = (vec![[(0, 0); 3]; t.tables.len()], vec![ByPriority::default(); t.tables.len()]);
         let belied = vec![Moment::ZERO; t.services.len()];
+        let config_of_fleet = config.clone();
         let latest = Arc::new(View { version: 0, config: config.clone(), edge_suspect: false, pools: Vec::new(), tables: Vec::new() });
         let mut c = Self {
             config,
@@ -149,6 +152,7 @@ impl Controller {
             published: 0,
             loaded_at: now,
             last_error: None,
+            fleet: fleet::Mind::of(&config_of_fleet, now),
         };
         c.sketch(now);
         c.paint(now);
@@ -167,6 +171,10 @@ impl Controller {
                 (Ok(Vec::new()), false)
             }
             Signal::Command(c) => (self.command(now, c), true),
+            Signal::Fleet(news) => {
+                self.news(now, news);
+                (Ok(Vec::new()), false)
+            }
             Signal::Reload(config, by) => (Ok(self.reload(now, config, by)), true),
         };
         if self.sketch(now) || anew {
@@ -238,6 +246,7 @@ impl Controller {
             self.stalled(now, t.late);
         }
         self.lift_drains(now);
+        self.consult(now, !t.endpoints.is_empty());
         let full = !t.endpoints.is_empty();
         if full {
             self.full(now, topology, t);
@@ -271,6 +280,7 @@ impl Controller {
             rate.add(f64::from(tallies.requests.get(s).copied().unwrap_or(0)), dt);
         }
         let rates: Vec<f64> = self.services.iter().map(|r| r.get()).collect();
+        self.purse.share_among(self.edges());
         self.purse.earn(t, tallies, dt, &rates, &self.latest, &self.pools);
     }
 
@@ -292,6 +302,7 @@ impl Controller {
             let service = &topology.services[tp.service.at()];
             let mut progress = self.pools[p.at()].settle(now, service);
             progress.probes = self.pools[p.at()].probes(service);
+            progress.fleet = self.pace(now, p);
             if !self.drained(now, tp.region) {
                 progress.offered = self.services[tp.service.at()].get() * dt.as_secs_f64();
             }
@@ -338,10 +349,12 @@ impl Controller {
         let usual = pool.usual_p99();
         pool.way.enter(now, to, cause.clone(), &service.failover, usual, &mut self.dice);
         pool.forget();
+        pool.followed = false;
         if to != State::Tripped {
             pool.revive();
         }
-        if to == State::Tripped && !matches!(cause, Cause::FailureRate { .. } | Cause::Implausible { .. }) {
+        // What still answers here comes to its end: hearsay cuts no connection.
+        if to == State::Tripped && !matches!(cause, Cause::FailureRate { .. } | Cause::Implausible { .. } | Cause::Fleet { .. }) {
             pool.epoch += 1;
         }
         if by == Move::OrderReset {

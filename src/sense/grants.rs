@@ -7,7 +7,7 @@
 //! - **Hedges**, per route: `budget` × requests, saved up to two seconds' worth, and never fewer than five.
 //! - **Trials**, per pool that some table wants tried: in trial `trial_share` of the service's requests, at least
 //!   two a second; a suspect pool is asked more often, because until it answers its requests go elsewhere; where
-//!   nothing else is left, a dead one every 75 ms.
+//!   nothing else is left, a dead one every 75 ms. In a fleet these least numbers are divided among its edges.
 
 use super::pool::Pool;
 use crate::model::id::PoolIx;
@@ -20,6 +20,8 @@ use crate::model::view::{State, View};
 const HEDGES_SAVED: (f64, f64) = (2.0, 5.0);
 /// Trials per second: in trial (at least), suspect, dead with nothing else left.
 const TRIALS: (f64, f64, f64) = (2.0, 20.0, 13.0);
+/// Of suspect and dead pools, the least that an edge of a fleet asks: a second between questions is as slow as probes.
+const ASKING: f64 = 1.0;
 /// Trials that may be saved up: seconds' worth, and the least.
 const TRIALS_SAVED: (f64, f64) = (0.1, 1.0);
 
@@ -53,6 +55,8 @@ pub struct Grants {
 #[derive(Clone, Debug)]
 pub struct Purse {
     grants: Grants,
+    /// Edges among which the least numbers of trials are divided.
+    edges: u32,
 }
 
 impl Purse {
@@ -67,7 +71,7 @@ impl Purse {
             let cap = if r.hedge.is_some() { HEDGES_SAVED.1 } else { 0.0 };
             grants.hedge.push(Allowance { add: cap, cap });
         }
-        Self { grants }
+        Self { grants, edges: 1 }
     }
     /// For another topology: what is new begins full, what was there keeps the tokens in its cells.
     pub fn follow(was: &Topology, is: &Topology) -> Self {
@@ -84,6 +88,10 @@ impl Purse {
         }
         p
     }
+    /// So many edges earn, this one among them.
+    pub fn share_among(&mut self, edges: u32) {
+        self.edges = edges.max(1);
+    }
     /// Hand over.
     pub fn take(&mut self) -> Grants {
         let out = self.grants.clone();
@@ -93,7 +101,7 @@ impl Purse {
     }
     /// What a tick earns. `rates`: requests per second by service.
     pub fn earn(&mut self, t: &Topology, tallies: &Tallies, dt: Duration, rates: &[f64], view: &View, pools: &[Pool]) {
-        let secs = dt.as_secs_f64();
+        let (secs, n) = (dt.as_secs_f64(), f64::from(self.edges));
         for (i, s) in t.services.iter().enumerate() {
             let (b, n) = (&s.retry_budget, tallies.requests.get(i).copied().unwrap_or(0));
             let cap = b.reserve.as_secs_f64() * (b.ratio * rates[i] + b.min);
@@ -111,9 +119,9 @@ impl Purse {
             let service = t.pools[p.at()].service;
             let pool = &pools[p.at()];
             let rate = match pool.way.state {
-                State::Trial => (t.services[service.at()].recovery.trial_share * rates[service.at()]).max(TRIALS.0),
-                _ if pool.dead.is_none() => TRIALS.1,
-                _ => TRIALS.2,
+                State::Trial => (t.services[service.at()].recovery.trial_share * rates[service.at()]).max(TRIALS.0 / n),
+                _ if pool.dead.is_none() => (TRIALS.1 / n).max(ASKING),
+                _ => (TRIALS.2 / n).max(ASKING),
             };
             self.grants.trial[p.at()].earn(rate * secs, (rate * TRIALS_SAVED.0).max(TRIALS_SAVED.1));
         }

@@ -11,10 +11,13 @@
 //! | share | who gets which part of the requests? | [`share`] |
 //! | limit | how many may be in flight? | [`limit`] |
 //! | grants | how many retries, hedges and trials are allowed? | [`grants`] |
+//! | book | which other edges are there, and how much of a capacity is ours? | [`book`] |
+//! | verdict | what does the fleet's view mean here? | [`verdict`] |
 //!
 //! [`Controller`] asks them in this order at every tick and publishes the
 //! [`View`](crate::model::view::View). Only it makes [`Event`](crate::model::event::Event)s.
 
+pub mod book;
 pub mod common_mode;
 pub mod controller;
 pub mod detector;
@@ -27,6 +30,7 @@ pub mod region;
 pub mod reserve;
 pub mod share;
 pub mod silence;
+pub mod verdict;
 pub mod window;
 
 pub use controller::{Controller, Refused};

@@ -11,6 +11,7 @@ use super::limit::Limit;
 use super::ramp::{Progress, Way};
 use super::reserve::Reserves;
 use super::silence::{Evidence, STALL, Silence, Stage};
+use super::verdict::Advice;
 use super::window::{Counts, Window};
 use crate::model::event::Cause;
 use crate::model::policy::Failover;
@@ -111,6 +112,10 @@ pub struct Pool {
     pub last_judged: Moment,
     /// Since the last full tick.
     pub progress: Progress,
+    /// It is out because the majority of the fleet says so, not by our own evidence.
+    pub followed: bool,
+    /// What the fleet's view means for it.
+    pub advice: Advice,
     usual: Hist,
     faded: Moment,
     stalled_until: Moment,
@@ -139,6 +144,8 @@ impl Pool {
             last_ok: Moment::ZERO,
             last_judged: Moment::ZERO,
             progress: Progress::default(),
+            followed: false,
+            advice: Advice::Own,
             usual: Hist::default(),
             faded: now,
             stalled_until: Moment::ZERO,

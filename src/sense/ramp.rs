@@ -14,6 +14,10 @@
 //!   pool would swing between two steps. So a slow step whose own second half was markedly faster than its first
 //!   ([`Way::warming`]) is held for another `step_time`. A pool that is slow because the step is too much does not become faster on it.
 //!
+//! - **In a fleet** the edges climb together: who has passed a step waits for those who have not, for at most
+//!   [`TOGETHER`] × `step_time`, so that the region sees the step's share of all traffic, not a mixture of steps. The
+//!   successes of a trial are asked of the fleet, not of each edge.
+//!
 //! Counts begin anew with every state and step: only evidence newer than the trip counts.
 //! It does not decide who trips; it does not know other pools.
 
@@ -27,6 +31,8 @@ use crate::model::view::State;
 
 /// Judged attempts without which a step cannot be judged.
 const ENOUGH: u32 = 20;
+/// A fleet waits for its slowest edge for so many times `step_time`: no single edge can hold up the others for ever.
+pub const TOGETHER: u32 = 3;
 /// Good service after which the next open time is the first again (or twice the last open time).
 const AMENDED: Duration = Duration::from_secs(60);
 /// p99 may be over the usual by this much whatever the ratio: a histogram bucket of a fast pool.
@@ -53,6 +59,19 @@ pub struct Progress {
     pub probes: Option<bool>,
     /// Requests offered to the service; zero for a pool that may get none (drained).
     pub offered: f64,
+    /// What the rest of the fleet means for the way back.
+    pub fleet: Pace,
+}
+
+/// The pace of a fleet on the way back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// The other live edges: with more of them, each needs fewer trials of its own.
+    pub others: u32,
+    /// Steps passed by the edge that has passed fewest; `None`: it comes back nowhere else.
+    pub lowest: Option<u32>,
+    /// The majority holds it out.
+    pub held_out: bool,
 }
 
 /// The state of one pool, and how it got there.
@@ -79,6 +98,8 @@ pub struct Way {
     /// Times to first byte in the first half of the step.
     early: Option<Hist>,
     usual_p99: Option<Duration>,
+    /// The step is passed, and the others are waited for.
+    passed: bool,
 }
 
 impl Way {
@@ -99,7 +120,21 @@ impl Way {
             sum: Progress::default(),
             early: None,
             usual_p99: None,
+            passed: false,
         }
+    }
+    /// Steps of the ramp passed, for the others of a fleet; `None`: it is not coming back at present.
+    pub fn rung(&self) -> Option<u32> {
+        match self.state {
+            State::Serving => None,
+            State::Tripped => (!self.pinned && self.good_since.is_some()).then_some(0),
+            State::Trial => Some(0),
+            State::Ramping => Some(self.step as u32 + u32::from(self.passed)),
+        }
+    }
+    /// How long nothing has spoken against it, while it is out.
+    pub fn good_for(&self, now: Moment) -> Duration {
+        self.good_since.map_or(Duration::ZERO, |since| now.since(since))
     }
     /// The part of its normal share it gets.
     pub fn part(&self, r: &Recovery) -> f64 {
@@ -150,7 +185,7 @@ impl Way {
         (self.level, self.idle_trip) = (None, false);
     }
     fn begin(&mut self, now: Moment, step: usize) {
-        (self.step, self.step_since, self.sum, self.early) = (step, now, Progress::default(), None);
+        (self.step, self.step_since, self.sum, self.early, self.passed) = (step, now, Progress::default(), None, false);
     }
     /// A full tick: a move that is due, or a step of the ramp (`Ok` with the percentage).
     pub fn tick(&mut self, now: Moment, p: &Progress, r: &Recovery) -> Option<(Option<Move>, Cause)> {
@@ -177,7 +212,7 @@ impl Way {
             return None;
         }
         let since = *self.good_since.get_or_insert(now);
-        let due = now >= self.open_until() && now.since(since) >= r.hold;
+        let due = now >= self.open_until() && now.since(since) >= r.hold && !p.fleet.held_out;
         due.then(|| (Some(Move::Cool), Cause::OpenTimeOver { open_s: now.since(self.tripped_at).as_secs() }))
     }
     fn prove(&mut self, now: Moment, p: &Progress, r: &Recovery) -> Option<(Option<Move>, Cause)> {
@@ -189,9 +224,10 @@ impl Way {
         if s.trial_ok == 0 && p.probes == Some(false) {
             return relapse("probes fail again".into());
         }
+        let wanted = r.trial_successes.div_ceil(p.fleet.others + 1).max(1);
         let (waited, none) = (now.since(self.since), s.trial_ok + s.trial_failed == 0);
-        let scarce = s.offered < SCARCE * f64::from(r.trial_successes) && waited >= r.hold || none && waited >= r.hold * 2;
-        if s.trial_ok < r.trial_successes && !scarce {
+        let scarce = s.offered < SCARCE * f64::from(wanted) && waited >= r.hold || none && waited >= r.hold * 2;
+        if s.trial_ok < wanted && !scarce {
             return None;
         }
         let warm = self.idle_trip && now.since(self.tripped_at) <= r.warm;
@@ -233,6 +269,11 @@ impl Way {
         }
         if self.step + 1 >= r.steps.len() {
             return Some((Some(Move::Fill), Cause::Recovered));
+        }
+        self.passed = true;
+        let behind = p.fleet.lowest.is_some_and(|lowest| lowest <= self.step as u32);
+        if behind && now.since(self.step_since) < r.step_time * TOGETHER {
+            return None;
         }
         self.step_to(now, self.step + 1, r)
     }

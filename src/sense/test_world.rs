@@ -115,6 +115,7 @@ pub fn topology(regions: &[(&str, u32, u32)]) -> Topology {
         stale: StaleStore { max_bytes: 0, max_body: 0, persist: false },
         spool: SpoolStore { path: "spool".into(), max_bytes: 0, replay_rate: 1.0 },
         journal: JournalStore { path: "journal".into(), keep: Duration::ZERO, max_bytes: 0 },
+        fleet: None,
     }
 }
 
@@ -294,6 +295,11 @@ impl World {
             _ => None,
         };
         self.events.iter().filter_map(of).collect()
+    }
+    /// News of other edges.
+    pub fn hear(&mut self, news: crate::model::fleet::News) {
+        let _ = self.c.handle(Moment::ms(self.now), Signal::Fleet(news));
+        self.collect();
     }
     pub fn command(&mut self, order: Order) -> Result<Vec<String>, super::Refused> {
         let by = crate::model::event::Actor::Operator("test".into());

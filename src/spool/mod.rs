@@ -212,6 +212,11 @@ impl Spool {
         let _ = self.to.send(Message::Configure(settings));
     }
 
+    /// So many edges replay towards the same services: this one takes its part of the rate.
+    pub fn share_among(&self, edges: u32) {
+        self.shared.queue.lock().set_edges(edges);
+    }
+
     /// Keeps a write. `Ok` when it is on disk.
     pub async fn keep(&self, write: Write) -> Result<Entry, Refused> {
         let kept = self.try_keep(write).await;

@@ -9,7 +9,7 @@
 //! goes ahead alone, and only an answer of a backend opens the gate. A backend that answers but cannot (5xx, 408, 429) holds up one lane: 1 s,
 //! doubling to 5 min. Both with jitter of a fifth.
 //!
-//! **Rate.** `spool.replay_rate`, saved up for a tenth of a second: a service that has just come back is not to be hit by everything at once.
+//! **Rate.** `spool.replay_rate`, divided among the edges of a fleet, saved up for a tenth of a second: a service that has just come back is not to be hit by everything at once.
 //!
 //! What is settled stays known for a while, so that repeats get the same answer and people can look: applied and dropped writes a day,
 //! those that an operator should see a week. A full spool forgets applied ones sooner.
@@ -120,6 +120,8 @@ pub struct Queue {
     counts: [usize; 6],
     bytes: u64,
     rate: f64,
+    /// Edges that replay towards the same services, this one among them.
+    edges: u32,
     tokens: f64,
     filled: Moment,
     under_way: usize,
@@ -142,6 +144,7 @@ impl Queue {
             counts: [0; 6],
             bytes: 0,
             rate,
+            edges: 1,
             tokens: 1.0,
             filled: Moment::ZERO,
             under_way: 0,
@@ -150,7 +153,15 @@ impl Queue {
         }
     }
 
-    /// Replays a second from now on.
+    /// Among how many edges the rate is divided from now on.
+    pub fn set_edges(&mut self, edges: u32) {
+        self.edges = edges.max(1);
+    }
+    /// Replays a second of this edge.
+    fn pace(&self) -> f64 {
+        self.rate / f64::from(self.edges)
+    }
+    /// Replays a second from now on, of all edges together.
     pub fn set_rate(&mut self, rate: f64) {
         self.rate = rate;
     }
@@ -239,8 +250,8 @@ impl Queue {
 
     /// What to replay next. It is under way until [`Queue::done`].
     pub fn next(&mut self, now: Moment) -> Next {
-        let burst = (self.rate / 10.0).max(1.0);
-        self.tokens = (self.tokens + now.since(self.filled).as_secs_f64() * self.rate).min(burst);
+        let burst = (self.pace() / 10.0).max(1.0);
+        self.tokens = (self.tokens + now.since(self.filled).as_secs_f64() * self.pace()).min(burst);
         self.filled = now;
         if self.under_way >= UNDER_WAY {
             return Next::Wait(Moment::FAR);
@@ -262,7 +273,7 @@ impl Queue {
         }
         let Some((_, route, order)) = found else { return Next::Wait(soonest) };
         if self.tokens < 1.0 {
-            return Next::Wait(now + Duration::from_secs_f64((1.0 - self.tokens) / self.rate).max(Duration::from_millis(1)));
+            return Next::Wait(now + Duration::from_secs_f64((1.0 - self.tokens) / self.pace()).max(Duration::from_millis(1)));
         }
         let Some(lane) = self.lanes.get_mut(&order) else { return Next::Wait(soonest) };
         let Some(seq) = lane.seqs.front().copied() else { return Next::Wait(soonest) };

@@ -121,6 +121,7 @@ pub fn topology(regions: &[(&str, &str, u32)], n: u32) -> Topology {
         stale: StaleStore { max_bytes: 0, max_body: 0, persist: false },
         spool: SpoolStore { path: ".".into(), max_bytes: 0, replay_rate: 0.0 },
         journal: JournalStore { path: ".".into(), keep: Duration::ZERO, max_bytes: 0 },
+        fleet: None,
     }
 }
 

@@ -158,6 +158,21 @@ function flow(status) {
   });
 }
 
+// ---- the fleet ------------------------------------------------------------------------------
+function fleet(status) {
+  const f = status.fleet;
+  $("fleet-box").hidden = !f;
+  if (!f) return;
+  $("fleet-line").textContent = (f.connected ? `${f.live} of ${f.edges.length} edges heard` + (f.quorum ? "" : ", too few to speak of a majority") : `NATS is away: ${f.link}`) + ` · verdicts ${f.verdicts}`
+    + f.notes.map((n) => " · " + n).join("");
+  const pools = status.pools.map((p) => `${p.service}/${p.region}`);
+  const look = { well: "serving", suspect: "suspect", down: "tripped", unknown: "" };
+  show($("fleet"), JSON.stringify([pools, f.edges.map((e) => [e.name, e.live, pools.map((p) => (e.pools[p] || {}).opinion)])]), () => [
+    el("tr", {}, el("th", {}, "edge"), ...pools.map((p) => el("th", {}, p))),
+    ...f.edges.map((e) => el("tr", {}, el("td", {}, e.name + (e.live ? "" : " (silent)")), ...pools.map((p) => { const o = (e.pools[p] || {}).opinion || "unknown"; return el("td", {}, el("span", { class: "tag " + look[o] }, o)); }))),
+  ]);
+}
+
 // ---- orders ---------------------------------------------------------------------------------
 function ask(verb, region) {
   $("ask-title").textContent = `${verb === "drain" ? "Drain" : "Undrain"} ${region}?`;
@@ -185,7 +200,7 @@ function ask(verb, region) {
 }
 
 // ---- events ---------------------------------------------------------------------------------
-const KINDS = ["started", "stopping", "pool", "region", "suspect", "endpoint", "drain", "freeze", "edge_suspect", "config_applied", "config_rejected", "drill"];
+const KINDS = ["started", "stopping", "pool", "region", "suspect", "endpoint", "drain", "freeze", "edge_suspect", "config_applied", "config_rejected", "drill", "fleet", "uplink"];
 function describe(e) {
   const why = e.cause ? (typeof e.cause === "string" ? e.cause : e.cause.text || e.cause.cause) : "";
   const tail = e.why || (why ? ": " + String(why).replaceAll("_", " ") : "");
@@ -200,6 +215,8 @@ function describe(e) {
     case "edge_suspect": return (e.on ? "edge suspect" : "no longer edge suspect") + tail;
     case "config_applied": return `config ${e.generation} applied: ${(e.changes || []).join("; ") || "no changes"}`;
     case "config_rejected": return `config refused: ${(e.problems || []).join("; ")}`;
+    case "fleet": return e.connected ? `the fleet is heard again: ${e.what}` : `NATS is away: ${e.what}`;
+    case "uplink": return e.on ? `this edge alone sees ${(e.regions || []).join(", ")} down: its own uplink is suspect` : "this edge's uplink is no longer suspect";
     case "drill": return `drill of ${e.region} ${e.stage}: ${e.what}`;
     default: return e.kind;
   }
@@ -242,8 +259,11 @@ async function poll() {
     document.title = (status.regions.some((r) => r.state === "tripped") ? "✕ " : "") + "Evenkeel " + status.edge;
     $("edge").textContent = status.edge;
     $("facts").textContent = `mode ${status.mode} · config ${status.generation}` + (status.config.last_error ? " · the last reload was refused: " + status.config.last_error : "");
-    $("alarm").hidden = !status.edge_suspect;
-    $("alarm").textContent = "Edge suspect: unrelated regions went bad together, or this process was stalled. States are held as they are.";
+    const alone = (status.fleet && status.fleet.alone) || [];
+    $("alarm").hidden = !status.edge_suspect && !alone.length;
+    $("alarm").textContent = status.edge_suspect ? "Edge suspect: unrelated regions went bad together, or this process was stalled. States are held as they are."
+      : `This edge alone sees ${alone.join(", ")} down: its own uplink is suspect.`;
+    fleet(status);
     status.regions.forEach((r) => regionLine(r.name));
     regions(status); pools(status); flow(status);
     $("link").textContent = ""; $("link").className = "";

@@ -134,7 +134,7 @@ block! {
         pub spool: Spool,
         /// Where events are kept.
         pub journal: Journal,
-        /// Sharing overrides and views with other edges; null: alone. Not in this version yet.
+        /// Sharing orders, views and budgets with other edges; null: alone.
         pub fleet: Option<Fleet>,
     }
 
@@ -323,21 +323,33 @@ block! {
     }
 
     /// Sharing with other edges.
-    #[derive(Default)]
     pub struct Fleet {
-        /// The NATS servers.
+        /// The NATS servers, with JetStream.
         pub nats: Nats,
-        /// What the majority's view of a region means here.
+        /// What the majority's view of a pool means here.
         pub verdicts: Verdicts,
+        /// An edge that was not heard for so long has no say; views are sent five times as often.
+        pub lease: Span,
     }
 
     /// NATS servers.
-    #[derive(Default)]
     pub struct Nats {
-        /// nats://host:4222, one or more.
+        /// nats://host:4222 or tls://host:4222, one or more of one cluster.
+        #[schemars(length(min = 1))]
         pub servers: Vec<String>,
-        /// A credentials file.
+        /// A NATS credentials file (JWT and seed); null: none.
         pub credentials: Option<String>,
+        /// A file that holds a token; null: none.
+        pub token_file: Option<String>,
+        /// Whom to believe that it is NATS (PEM); null: what the system trusts.
+        pub ca: Option<String>,
+        /// What this edge shows of itself; null: nothing.
+        pub client: Option<Certificate>,
+        /// Names the bucket and the subjects, so that several fleets can share servers.
+        pub name: String,
+        /// Copies of the bucket that the NATS cluster keeps.
+        #[schemars(range(min = 1, max = 5))]
+        pub replicas: u32,
     }
 }
 
@@ -371,6 +383,8 @@ words! {
     /// What the majority's view means.
     #[derive(Default)]
     pub enum Verdicts {
+        /// Nothing: it is shown, and that is all.
+        Off,
         /// It speeds up an edge's own suspicion, and ends its doubt.
         #[default]
         Advise,
@@ -474,6 +488,16 @@ impl Default for Tracing {
 impl Default for Region {
     fn default() -> Self {
         Self { jurisdiction: None, weight: 100, tier: 1, fates: vec![], drained: false }
+    }
+}
+impl Default for Fleet {
+    fn default() -> Self {
+        Self { nats: Nats::default(), verdicts: Verdicts::Advise, lease: Span(Duration::from_secs(5)) }
+    }
+}
+impl Default for Nats {
+    fn default() -> Self {
+        Self { servers: vec![], credentials: None, token_file: None, ca: None, client: None, name: "evenkeel".into(), replicas: 1 }
     }
 }
 impl Default for StaleStore {

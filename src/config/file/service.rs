@@ -44,7 +44,7 @@ block! {
         pub endpoints: Vec<String>,
         /// Instead of endpoints: a DNS name, host:port (A and AAAA), or that of SRV records, _http._tcp.host.
         pub dns: Option<String>,
-        /// What this edge may send the pool, for example 800/s; null: unknown, nothing spills over.
+        /// What this edge may send the pool, in a fleet all its edges together, for example 800/s; null: unknown, nothing spills over.
         pub capacity: Option<Rate>,
         /// Requests in flight to each endpoint; null: the adaptive limit alone decides.
         #[schemars(range(min = 1))]

@@ -5,6 +5,7 @@
 //! A check keeps silent about what reading has already complained of, so that one slip is one message.
 
 mod edge;
+mod fleet;
 mod route;
 mod service;
 mod warn;
@@ -208,6 +209,7 @@ impl Checker<'_> {
             stale: self.stale(&file.stale),
             spool: self.spool(&file.spool, &edge),
             journal: self.journal(&file.journal, &edge),
+            fleet: file.fleet.as_ref().map(|f| self.fleet(f, &edge)),
             edge,
             regions,
             services: services.services,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sense::endpoints::{Mind, say};
+use crate::sense::verdict::Advice;
 
 impl Controller {
     /// Probes and ejections of a pool's endpoints.
@@ -141,7 +142,7 @@ impl Controller {
     /// Whether nobody trips at present: we were stalled, or a common fault lasts, or ended just now. Whoever is heard first
     /// afterwards proves nothing against the others until they had time to be heard as well, and what was sent before may
     /// fail for a while yet: tripped for that, they would leave the first one all the load.
-    fn held(&self, now: Moment, p: PoolIx) -> bool {
+    pub(super) fn held(&self, now: Moment, p: PoolIx) -> bool {
         let grace = self.service_of(p).health.as_ref().map_or(EXPERIMENT, |h| h.interval * h.rise + h.timeout);
         let common = self.common.is_some_and(|(_, told)| told);
         now < self.stalled_until || common || self.common_over > Moment::ZERO && now < self.common_over + grace
@@ -166,7 +167,8 @@ impl Controller {
                 verdict = Contrast::Better;
             }
         }
-        let verdict = if self.held(now, p) { Contrast::AsBad } else { verdict };
+        let outvoted = evidence == Evidence::Wrong && self.pools[p.at()].advice == Advice::Hold;
+        let verdict = if self.held(now, p) || outvoted { Contrast::AsBad } else { verdict };
         let pool = &mut self.pools[p.at()];
         let over = pool.doubt.as_ref().and_then(|d| d.until).is_some_and(|until| now >= until);
         match verdict {

@@ -100,7 +100,7 @@ impl Controller {
             tier: tp.tier,
             step: part * self.fade(now, tp.region),
             lean: if flags && pool.limit.overloaded() { 1.0 - LEAN * lean } else { 1.0 },
-            capacity: tp.capacity.unwrap_or(f64::INFINITY),
+            capacity: tp.capacity.map_or(f64::INFINITY, |c| c * self.portion(tp.service)),
             trial: flags && (pool.way.state == State::Trial || pool.suspect() && pool.way.state != State::Tripped),
         }
     }
@@ -160,7 +160,8 @@ impl Controller {
             suspect: acts && !self.frozen && pool.suspect(),
             drained: self.drained(now, tp.region),
             dead: use_ == Use::Dead || pool.way.pinned,
-            limit: ramped.max(o.min).min(o.max).min(bound),
+            // While it comes back, the least that a limit may be is the fleet's, not each edge's.
+            limit: ramped.max(if part < 1.0 { o.min.div_ceil(self.edges()) } else { o.min }).min(o.max).min(bound),
             reserve: pool.reserves.view(),
             epoch: pool.epoch,
             share,

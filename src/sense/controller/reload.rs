@@ -65,6 +65,7 @@ impl Controller {
         self.tables = is.tables.iter().map(|t| rate(&self.tables, same_table(t))).collect();
         (self.counted, self.fared) = (vec![[(0, 0); 3]; is.tables.len()], vec![ByPriority::default(); is.tables.len()]);
         self.belied = vec![Moment::ZERO; is.services.len()];
+        self.regroup(now, is);
         self.purse = Purse::follow(was, is);
         self.orders.clear();
         (self.loaded_at, self.last_error) = (now, None);

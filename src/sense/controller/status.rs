@@ -24,6 +24,7 @@ impl Controller {
             regions: (0..t.regions.len()).map(|r| self.region_status(RegionIx::from(r))).collect(),
             pools: (0..t.pools.len()).map(|p| self.pool_status(now, PoolIx::from(p))).collect(),
             config: ConfigStatus { path: text, loaded_at: Some(self.loaded_at.into()), last_error: self.last_error.clone() },
+            fleet: self.fleet_status(now),
         }
     }
 
