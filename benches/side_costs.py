@@ -70,7 +70,7 @@ def config(dir, port, admin, origins, routes):
 
 
 def old_journal(dir, mib):
-    """What months leave behind: outages of a pool every few minutes, in the journal's own form."""
+    """What months leave behind: an outage of a pool every few minutes, in the journal's own form."""
     folder = Path(dir, "state/journal")
     folder.mkdir(parents=True)
     line = lambda seq, at, **kind: json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(at)), "edge": "bench", "seq": seq,
@@ -85,7 +85,7 @@ def old_journal(dir, mib):
                 for before, after, why in steps:
                     seq, at = seq + 1, at + 20
                     f.write(line(seq, at, kind="pool", service="s1", region="eu", **{"from": before, "to": after}, cause=why))
-                at += 5
+                at += 300
 
 
 class Proxy:
@@ -196,8 +196,8 @@ def scraper(p):
 
 
 def incidents(p):
-    """The incidents of the whole journal, once a second."""
-    return repeated(1.0, lambda: ask(p.admin, "/v1/incidents"))
+    """The newest incidents five times a second: twenty-five open dashboards."""
+    return repeated(0.2, lambda: ask(p.admin, "/v1/incidents?limit=20"))
 
 
 def everything(p):

@@ -179,6 +179,7 @@ fn an_operator_at_the_dashboard() {
     get(admin, "POST /v1/pools/app/west/trip", r#"{"reason": "a hunch"}"#);
     let began = Instant::now();
     page.holds("document.querySelector('[data-region=west] .tag').textContent.includes('tripped')");
+    page.holds("document.getElementById('stand').textContent.includes('west is out since')");
     let took = began.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}"); // a second, and what a busy machine adds
     get(admin, "POST /v1/pools/app/west/reset", "");

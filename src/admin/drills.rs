@@ -27,8 +27,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(100);
-/// Every so many looks the controller is asked how things stand.
-const ASK: u32 = 3;
 /// Drills that are over and still known.
 const KEPT: usize = 32;
 /// After so long beyond its end the drain lifts itself.
@@ -213,16 +211,12 @@ fn fit_for_it(status: &Status, region: &str) -> Result<(), Problem> {
 /// Watches a drill to its end.
 async fn watch(app: Arc<App>, running: Arc<Mutex<Running>>) {
     let mut around = Around { ours: true, ..Around::default() };
-    let mut looks = 0;
     loop {
         let now = clock::now();
-        if looks % ASK == 0 {
-            match app.context.inbox.status().await {
-                Some(status) => around = seen(&status, &running.lock()),
-                None => around.leaving = true,
-            }
+        match app.context.inbox.status().await {
+            Some(status) => around = seen(&status, &running.lock()),
+            None => around.leaving = true,
         }
-        looks += 1;
         around.leaving |= app.context.leaving.load(Relaxed);
         let act = running.lock().drill.step(now, readings(&app), &around);
         carry_out(&app, &running, act).await;

@@ -71,7 +71,8 @@ async fn play(options: &Options) -> Result<bool, String> {
     tokio::spawn(load.clone().run(options.rate));
 
     if options.screen {
-        let done = show(local(admin), controls_at).await;
+        let about = format!("dashboard http://{}/ | break regions http://{controls_at}/ | config {}", local(admin), config.display());
+        let done = show(local(admin), controls_at, about).await;
         leave(&proxy).await;
         println!("The config is left to look at: {}", config.display());
         return done;
@@ -108,9 +109,9 @@ async fn play(options: &Options) -> Result<bool, String> {
 }
 
 /// The live screen, on a thread of its own: it waits for keys.
-async fn show(admin: SocketAddr, controls: SocketAddr) -> Result<bool, String> {
+async fn show(admin: SocketAddr, controls: SocketAddr, about: String) -> Result<bool, String> {
     let admin = Admin::at(format!("http://{admin}"), None);
-    let faults = screen::Faults { url: format!("http://{controls}") };
+    let faults = screen::Faults { url: format!("http://{controls}"), about };
     let shown = tokio::task::spawn_blocking(move || screen::run(admin, Some(faults))).await.map_err(|e| e.to_string())?;
     shown.map(|_| true).map_err(|f| f.what)
 }

@@ -158,7 +158,8 @@ pub struct Drill {
 impl Drill {
     /// Begins: the region's drain has been ordered.
     pub fn begin(terms: Terms, now: Moment) -> Self {
-        let what = format!("over {:?}, then for {:?}", terms.over, terms.hold);
+        let over = if terms.over.is_zero() { "at once".into() } else { format!("over {:?}", terms.over) };
+        let what = format!("{over}, then for {:?}", terms.hold);
         Self { terms, stage: DrillStage::Draining, began: now, renewed: now, looks: VecDeque::new(), first: Vec::new(), what, well: None }
     }
     /// Whoever runs it is there.

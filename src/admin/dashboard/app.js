@@ -42,7 +42,7 @@ function show(parent, signature, make) {
   if (focused && $(focused)) $(focused).focus();
 }
 const percent = (x) => (x >= 0.0995 || x === 0 ? Math.round(x * 100) : (x * 100).toFixed(1)) + " %";
-const clock = (when) => { const d = new Date(when); return isNaN(d) ? String(when) : d.toLocaleTimeString(); };
+const clock = (when) => { const d = new Date(when); return isNaN(d) ? String(when) : d.toLocaleTimeString([], { hourCycle: "h23" }); };
 function tag(state, id) { return el("span", { class: "tag " + state, ...(id ? { id } : {}) }, SAYS[state] || state); }
 
 // ---- charts ---------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ function chart(id, series, unit) {
   const time = (v) => new Date(v * 1000).toTimeString().slice(0, 8);
   if (charts[id]) charts[id].destroy();
   charts[id] = new uPlot({ width: box.clientWidth || 300, height: 190, cursor: { drag: { x: false, y: false } }, scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, unit === "%" ? 100 : 1) * (unit === "%" ? 1 : 1.1)] } },
-    axes: [{ ...axis, space: 74, values: (_, all) => all.map(time) }, { ...axis, size: 46 }], series: [{ value: (_, v) => (v == null ? "" : new Date(v * 1000).toLocaleTimeString()) }, ...series.map((s) => ({ ...s, width: 2, points: { show: false }, value: (_, v) => (v == null ? "–" : v.toFixed(v < 10 ? 1 : 0) + " " + unit) }))] },
+    axes: [{ ...axis, space: 74, values: (_, all) => all.map(time) }, { ...axis, size: 56 }], series: [{ value: (_, v) => (v == null ? "" : clock(v * 1000)) }, ...series.map((s) => ({ ...s, width: 2, points: { show: false }, value: (_, v) => (v == null ? "–" : v.toFixed(v < 10 ? 1 : 0) + " " + unit) }))] },
     [[], ...series.map(() => [])], box);
   return charts[id];
 }
@@ -79,10 +79,19 @@ function drawCharts() {
   charts["c-rate"].setData([history.t, ...outcomes.map((o) => history.rate[o])]);
   charts["c-time"].setData([history.t, history.p50, history.p99]);
   charts["c-share"].setData([history.t, ...regions.map((r) => history.share[r])]);
+  // The legend tells the newest values, unless somebody points at others.
+  for (const c of [charts["c-rate"], charts["c-time"], charts["c-share"]]) if (c.cursor.left == null || c.cursor.left < 0) c.setLegend({ idx: history.t.length - 1 });
 }
 addEventListener("resize", () => { for (const [id, c] of Object.entries(charts)) if ($(id)) c.setSize({ width: $(id).clientWidth, height: 190 }); });
 function push(list, value) { list.push(value); if (list.length > KEEP) list.shift(); }
 
+// Writes that wait in the spool, where there is one.
+function waiting(families) {
+  const entries = families.get("evenkeel_spool_entries"), up = families.get("evenkeel_spool_up");
+  if (!entries) return [];
+  const broken = up && up[0].value === 0;
+  return [["in the spool", broken ? "cannot be used" : entries[0].value + (entries[0].value === 1 ? " write" : " writes"), broken]];
+}
 let previous = null;
 function felt(families, at) {
   const now = { at, outcomes: sumBy(families, "evenkeel_requests_total", "outcome"), times: sumBy(families, "evenkeel_request_duration_seconds_bucket", "le"), ok: {} };
@@ -102,9 +111,21 @@ function felt(families, at) {
   const degraded = ["stale", "static", "spooled", "masked"].reduce((a, o) => a + (gained[o] || 0), 0), refused = (gained.shed || 0) + (gained.unavailable || 0), failed = gained.failed || 0;
   const good = total ? (total - failed - refused - degraded) / total : 1;
   const per = (n) => (n / secs).toFixed(n / secs < 10 && n > 0 ? 1 : 0) + "/s", ms = (q) => (q == null ? "–" : Math.round(q * 1000) + " ms");
-  $("now").replaceChildren(...[["requests", per(total)], ["good", (100 * good).toFixed(good > 0.9995 || good === 0 ? 0 : 1) + " %", good < 0.99], ["median", ms(p50)], ["99 of 100", ms(p99)], ["degraded", per(degraded), false], ["refused", per(refused), refused > 0], ["failed", per(failed), failed > 0]]
+  $("now").replaceChildren(...[["requests", per(total)], ["good", (100 * good).toFixed(good > 0.9995 || good === 0 ? 0 : 1) + " %", good < 0.99], ["median", ms(p50)], ["99 of 100", ms(p99)], ["degraded", per(degraded), false], ["refused", per(refused), refused > 0], ["failed", per(failed), failed > 0], ...waiting(families)]
     .map(([name, value, hurt]) => el("div", hurt ? { class: "hurt" } : {}, el("dt", {}, name), el("dd", {}, value))));
   drawCharts();
+}
+
+// ---- how it stands, in one line --------------------------------------------------------------
+function stand(status) {
+  const out = status.regions.filter((r) => r.state === "tripped"), back = status.regions.filter((r) => r.state === "trial" || r.state === "ramping"), drained = status.regions.filter((r) => r.drained);
+  // A region says how many of its pools are out; why is said by its pool.
+  const why = (r) => { const p = status.pools.find((p) => p.region === r.name && p.state === "tripped" && p.cause); return p ? p.cause : r.cause || ""; };
+  const parts = [...out.map((r) => `✕ ${r.name} is out since ${clock(r.since)}: ${why(r)}`), ...back.map((r) => `◑ ${r.name} is coming back (${r.state} since ${clock(r.since)})`), ...drained.map((r) => `❚❚ ${r.name} is drained by ${r.drained.by}: ${r.drained.reason}`)];
+  $("stand").className = out.length ? "tripped" : parts.length ? "ramping" : "serving";
+  $("stand").hidden = false;
+  const text = parts.length ? parts : ["● All regions are serving"];
+  show($("stand"), JSON.stringify(text), () => text.map((t) => el("span", {}, t)));
 }
 
 // ---- regions, flows, pools ------------------------------------------------------------------
@@ -124,7 +145,7 @@ function pools(status) {
   show($("pools"), JSON.stringify(status.pools), () => status.pools.map((p) => {
     const up = p.endpoints.filter((e) => e.up).length, out = p.endpoints.filter((e) => !e.up).map((e) => `${e.address}: ${e.cause || "out"}`).join("; ");
     const state = el("td", {}, tag(p.state));
-    if (p.suspect) state.append(" ", tag("suspect"));
+    if (p.suspect && p.state === "serving") state.append(" ", tag("suspect"));
     return el("tr", {}, el("th", { scope: "row" }, `${p.service}/${p.region}`), state, el("td", { class: "n" }, percent(p.share)), el("td", { class: "n" }, `${p.rate.toFixed(p.rate < 10 ? 1 : 0)}/s`),
       el("td", { class: "n" }, `${p.inflight} of ${p.limit}`), el("td", {}, `${up} of ${p.endpoints.length} up`, out ? el("div", {}, out) : ""), el("td", {}, p.cause || ""));
   }));
@@ -140,19 +161,22 @@ function flow(status) {
   show($("service"), names.join("\n"), () => names.map((n) => el("option", {}, n)));
   const mine = status.pools.filter((p) => p.service === ($("service").value || names[0]));
   show($("flow"), JSON.stringify([$("flow").clientWidth < 560, ...mine.map((p) => [p.region, p.state, p.suspect, p.share.toFixed(3), p.rate.toFixed(0)])]), () => {
-    const narrow = $("flow").clientWidth < 560, all = narrow ? 380 : 760, from = narrow ? 92 : 130, to = narrow ? 190 : 450;
+    const narrow = $("flow").clientWidth < 560, all = narrow ? 380 : 760, from = narrow ? 92 : 130, to = narrow ? 174 : 450;
     const row = 62, height = Math.max(1, mine.length) * row, middle = height / 2;
     const words = mine.map((p) => `${p.region} ${percent(p.share)}, ${p.state}`).join("; ");
     const picture = svg("svg", { viewBox: `0 0 ${all} ${height}`, role: "img", "aria-label": `Shares: ${words}` });
     let start = middle - 17;
+    // What carries nothing is drawn below what does.
+    const layers = [[], [], []];
     mine.forEach((p, i) => {
       const y = i * row + row / 2, width = p.share > 0 ? Math.max(2, p.share * 34) : 2, out = p.share > 0 ? start + width / 2 : middle, bend = (from + to) / 2;
       if (p.share > 0) start += p.share * 34;
-      picture.append(svg("path", { class: p.share > 0 ? "pipe" : "pipe dry", d: `M${from} ${out} C ${bend} ${out}, ${bend} ${y}, ${to} ${y}`, "stroke-width": width }));
-      picture.append(svg("rect", { x: to, y: y - 24, width: all - to - 10, height: 48, rx: 8, class: p.state === "tripped" ? "bad" : p.state !== "serving" || p.suspect ? "warn" : "" }));
+      layers[p.share > 0 ? 1 : 0].push(svg("path", { class: p.share > 0 ? "pipe" : "pipe dry", d: `M${from} ${out} C ${bend} ${out}, ${bend} ${y}, ${to} ${y}`, "stroke-width": width }));
+      layers[2].push(svg("rect", { x: to, y: y - 24, width: all - to - 10, height: 48, rx: 8, class: p.state === "tripped" ? "bad" : p.state !== "serving" || p.suspect ? "warn" : "" }));
       const says = SAYS[p.state === "serving" && p.suspect ? "suspect" : p.state] || p.state;
-      picture.append(svg("text", { x: to + 14, y: y - 4 }, p.region), svg("text", { x: to + 14, y: y + 15, class: "soft" }, `${says} · ${percent(p.share)} · ${p.rate.toFixed(0)}/s`));
+      layers[2].push(svg("text", { x: to + 14, y: y - 4 }, p.region), svg("text", { x: to + 14, y: y + 15, class: "soft" }, `${says} · ${percent(p.share)} · ${p.rate.toFixed(0)}/s`));
     });
+    picture.append(...layers.flat());
     picture.append(svg("rect", { x: 10, y: middle - 22, width: from - 10, height: 44, rx: 8 }), svg("text", { x: 22, y: middle + 5 }, status.edge.slice(0, narrow ? 8 : 13)));
     return [picture];
   });
@@ -265,7 +289,7 @@ async function poll() {
       : `This edge alone sees ${alone.join(", ")} down: its own uplink is suspect.`;
     fleet(status);
     status.regions.forEach((r) => regionLine(r.name));
-    regions(status); pools(status); flow(status);
+    stand(status); regions(status); pools(status); flow(status);
     $("link").textContent = ""; $("link").className = "";
   } catch (error) {
     $("link").textContent = "no answer from the proxy: " + error.message; $("link").className = "lost";

@@ -90,7 +90,7 @@ async function incidents() {
   const gist = all.map((i) => [i.id, i.restored, i.timeline.length, i.series.length]);
   show($("incidents"), JSON.stringify([gist, opened]), () => all.map((i) => {
     const where = i.regions.join(", ") || "every region", over = i.restored != null;
-    const head = el("summary", { id: "incident-" + i.id }, el("time", {}, new Date(i.onset).toLocaleString()), " ", el("strong", {}, where), " ", tag(over ? "serving" : "tripped"), " ", i.cause.replaceAll("_", " "), ", ", over ? `over after ${span(i.restore_ms)}` : "goes on");
+    const head = el("summary", { id: "incident-" + i.id }, el("time", {}, new Date(i.onset).toLocaleString([], { hourCycle: "h23" })), " ", el("strong", {}, where), " ", tag(over ? "serving" : "tripped"), " ", i.cause.replaceAll("_", " "), ", ", over ? `over after ${span(i.restore_ms)}` : "goes on");
     head.querySelector(".tag").textContent = over ? "✓ over" : "✕ now";
     const box = el("details", { class: "incident", ...(opened === i.id ? { open: "" } : {}) }, head);
     box.ontoggle = () => { opened = box.open ? i.id : opened === i.id ? null : opened; if (box.open && !box.dataset.full) { box.dataset.full = "1"; unfold(box, i); } };

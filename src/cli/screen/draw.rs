@@ -129,8 +129,10 @@ fn head(picture: &Picture, s: &Status, pen: Pen) -> Vec<Line<'static>> {
         first.push(Span::styled(format!("{}{clock}", " ".repeat(gap)), pen.soft()));
     }
     let mut lines = vec![Line::from(first)];
+    let about = picture.about.iter().flat_map(|text| wrap(text, usize::from(pen.width).saturating_sub(1)));
+    lines.extend(about.map(|l| Line::styled(format!(" {l}"), pen.soft())));
     let mut alarm = |text: String| {
-        lines.extend(wrap(&text, usize::from(pen.width) - 1).into_iter().map(|l| Line::styled(format!(" {l}"), pen.warn())));
+        lines.extend(wrap(&text, usize::from(pen.width).saturating_sub(1)).into_iter().map(|l| Line::styled(format!(" {l}"), pen.warn())));
     };
     if let Some((since, why)) = &picture.lost {
         alarm(format!("! no answer for {} s, this is the last picture: {why}", picture.now.duration_since(*since).as_secs()));

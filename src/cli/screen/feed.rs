@@ -67,6 +67,8 @@ pub enum Order {
 pub struct Faults {
     /// `POST URL/REGION/FAULT`.
     pub url: String,
+    /// Where everything is, for whoever sees it for the first time.
+    pub about: String,
 }
 
 /// The screen's end of the threads.

@@ -44,7 +44,7 @@ pub fn possible() -> bool {
 /// Shows a proxy until the operator leaves. With `faults` the regions are simulated and can be broken from here.
 pub fn run(admin: Admin, faults: Option<Faults>) -> Outcome {
     let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let mut picture = Picture::new(clock::wall_now(), faults.is_some());
+    let mut picture = Picture::new(clock::wall_now(), faults.as_ref().map(|f| f.about.clone()));
     let feed = feed::start(admin, faults).map_err(|e| Failure::new(format!("no thread: {e}"), "raise the limit of threads"))?;
     let mut terminal = ratatui::try_init().map_err(|e| Failure::new(format!("no screen: {e}"), "without a terminal: evenkeel status"))?;
     let mut live = || -> std::io::Result<()> {

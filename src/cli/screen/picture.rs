@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Readings kept for the little charts, and events for the list.
 const KEEP: usize = 120;
+/// Readings that make a rate are so far apart at least.
+const APART: jiff::SignedDuration = jiff::SignedDuration::from_millis(500);
 /// A result of an order is news for so long, seconds.
 const NOTE: i64 = 12;
 
@@ -40,6 +42,8 @@ pub struct Picture {
     pub note: Option<(Timestamp, Note)>,
     /// The regions are simulated: keys that break them.
     pub demo: bool,
+    /// Where everything of the demo is.
+    pub about: Option<String>,
     /// What ails simulated regions, as far as this screen did it.
     pub faults: BTreeMap<String, &'static str>,
     reading: Option<(Timestamp, Reading)>,
@@ -65,7 +69,7 @@ pub struct Asking {
 
 impl Picture {
     /// Nothing heard yet.
-    pub fn new(now: Timestamp, demo: bool) -> Self {
+    pub fn new(now: Timestamp, about: Option<String>) -> Self {
         Self {
             now,
             status: None,
@@ -79,7 +83,8 @@ impl Picture {
             selected: 0,
             asking: None,
             note: None,
-            demo,
+            demo: about.is_some(),
+            about,
             faults: BTreeMap::new(),
             reading: None,
         }
@@ -119,6 +124,10 @@ impl Picture {
     }
 
     fn measure(&mut self, at: Timestamp, reading: Reading) {
+        // An event makes the feed look at once: what came in a few milliseconds is no rate.
+        if self.reading.as_ref().is_some_and(|(before, _)| at.duration_since(*before) < APART) {
+            return;
+        }
         if let Some((before, earlier)) = &self.reading {
             let f = reading.since(earlier, at.duration_since(*before).as_secs_f64());
             keep(&mut self.good, f.good);

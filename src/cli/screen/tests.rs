@@ -61,7 +61,7 @@ fn metrics(second: i64, good: u64, refused: u64, stale: u64) -> News {
 
 /// Twelve calm seconds, then east dies.
 fn outage(drained: bool) -> Picture {
-    let mut p = Picture::new(at(0), false);
+    let mut p = Picture::new(at(0), None);
     p.hear(News::Event(at(-3600), "config 3 applied: region east weight: 50 -> 60 (operator ann)".into()));
     for s in 0..12 {
         p.hear(status("serving", false, drained));
@@ -126,7 +126,7 @@ fn no_state_is_told_by_colour_alone() {
 
 #[test]
 fn a_proxy_that_does_not_answer_leaves_the_last_picture() {
-    let mut p = Picture::new(at(0), false);
+    let mut p = Picture::new(at(0), None);
     p.hear(News::Lost("no Evenkeel answers at http://127.0.0.1:9900: refused".into()));
     assert!(screen(&p, 80, 10).contains("no Evenkeel answers"));
     let mut p = outage(false);
@@ -169,12 +169,12 @@ fn keys_mean_what_the_last_line_says() {
     typed(&mut p, "f");
     assert_eq!(key(&mut p, KeyCode::Enter), Act::Order(Order::Freeze { on: true }));
     assert_eq!(typed(&mut p, "b"), Act::None, "regions that are real are not broken");
-    p.demo = true;
+    (p.demo, p.about) = (true, Some("dashboard http://127.0.0.1:9900/".into()));
     let order = Order::Fault { region: "eu".into(), word: "blackout" };
     assert_eq!(typed(&mut p, "b"), Act::Order(order.clone()));
     p.hear(News::Done(order, vec!["eu: blackout".into()]));
     let text = screen(&p, 80, 30);
-    assert!(text.contains("simulated fault: blackout") && text.contains("✓ eu: blackout"), "{text}");
+    assert!(text.contains("simulated fault: blackout") && text.contains("✓ eu: blackout") && text.contains("dashboard http://"), "{text}");
     assert_eq!(press(&mut p, KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)), Act::Leave);
 }
 
