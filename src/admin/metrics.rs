@@ -77,14 +77,6 @@ fn requests(out: &mut Text, view: &View, cells: &Cells) {
     for (route, cell, _) in routes() {
         times(out, &[("route", &route.name)], &cell.times);
     }
-    out.family(
-        "evenkeel_refusal_duration_seconds",
-        Kind::Histogram,
-        "The same of requests that were refused because of overload: how long clients waited for a no.",
-    );
-    for (route, cell, _) in routes() {
-        times(out, &[("route", &route.name)], &cell.refusals);
-    }
     out.family("evenkeel_shed_total", Kind::Counter, "Requests refused because of overload.");
     for (route, cell, _) in routes() {
         out.line("", &[("route", &route.name), ("priority", route.priority.label())], cell.sheds());

@@ -330,8 +330,6 @@ pub struct RouteCell {
     outcomes: [AtomicU64; RequestOutcome::ALL.len()],
     /// From the whole request until the last byte of the answer.
     pub times: Times,
-    /// The same of those that were refused because of overload.
-    pub refusals: Times,
     /// Hedges it may still start.
     pub hedges: Tokens,
     shed: AtomicU64,
@@ -351,9 +349,6 @@ impl RouteCell {
     pub fn finished(&self, outcome: RequestOutcome, took: Duration) {
         self.outcomes[outcome as usize].fetch_add(1, Relaxed);
         self.times.add(took);
-        if outcome == RequestOutcome::Shed {
-            self.refusals.add(took);
-        }
     }
     /// A request was refused because of overload, whatever it was answered with.
     pub fn shed(&self) {
