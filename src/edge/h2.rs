@@ -19,6 +19,7 @@ use super::answer::Reply;
 use super::connection::Guest;
 use super::downstream::{Downstream, Ending};
 use super::exchange;
+use super::frames::Looked;
 use super::upload::Fault;
 use super::worker::Worker;
 use crate::clock;
@@ -53,7 +54,7 @@ const SEND_BUFFER: usize = 128 << 10;
 /// Serve an HTTP/2 connection.
 pub(super) async fn serve(worker: Rc<Worker>, guest: Rc<Guest>, stream: Stream) {
     let limits = worker.published.load().view.topology().limits.clone();
-    let handshake = settings(&limits).handshake::<_, Bytes>(stream);
+    let handshake = settings(&limits).handshake::<_, Bytes>(Looked::new(stream));
     let Ok(Ok(mut connection)) = tokio::time::timeout(limits.header_timeout, handshake).await else { return };
     let mut life = Life { served: 0, malformed: 0, leaving: false, active: Rc::default(), until: Moment::FAR, alarm: Alarm::new() };
     life.until = clock::now() + limits.header_timeout;
@@ -114,7 +115,7 @@ impl Active {
 type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
 impl Life {
-    fn leave(&mut self, connection: &mut Connection<Stream, Bytes>) {
+    fn leave(&mut self, connection: &mut Connection<Looked<Stream>, Bytes>) {
         if !std::mem::replace(&mut self.leaving, true) {
             connection.graceful_shutdown();
         }
@@ -125,7 +126,7 @@ impl Life {
         &mut self,
         worker: &Worker,
         limits: &Limits,
-        connection: &mut Connection<Stream, Bytes>,
+        connection: &mut Connection<Looked<Stream>, Bytes>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Accepted>> {
         if worker.draining() {

@@ -32,6 +32,7 @@ mod clients;
 mod connection;
 mod downstream;
 mod exchange;
+mod frames;
 mod grpc;
 mod h1;
 mod h2;
