@@ -321,10 +321,10 @@ mod tests {
         let sound = [vec![b'P'; PREFACE], good()[0].clone()].concat();
         client.write_all(&[sound.clone(), bad()[4].0.clone()].concat()).await.unwrap();
         looked.write_all(&frame(4, 0, &[])).await.unwrap();
-        let mut read = vec![0; sound.len()];
-        looked.read_exact(&mut read).await.unwrap();
-        assert_eq!(read, sound);
-        assert_eq!(looked.read_u8().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let mut read = vec![0; 1024];
+        let n = looked.read(&mut read).await.unwrap();
+        assert_eq!(read[..n], sound);
+        assert_eq!(looked.read(&mut read).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
         drop(looked);
         let mut told = Vec::new();
         client.read_to_end(&mut told).await.unwrap();
