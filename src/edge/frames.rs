@@ -265,7 +265,7 @@ mod tests {
             frame(4, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0, 0, 100]),
             frame(4, 1, &[]),
             frame(1, 4, &[0x82, 0x86, 0x84, 0x41, 3, b'a', b'.', b't']),
-            frame(1, 0xc, &[2, 0xff, 0x7e, 0, 0]),
+            frame(1, 0xc, &[2, 0xff, 0x3e, 0, 0]),
             frame(1, 0x2c, &[0, 0, 0, 0, 0, 16, 0x3f, 0xe1, 0x1f, 0x82]),
             frame(0, 1, &[7; 300]),
             frame(3, 0, &[0; 4]),
