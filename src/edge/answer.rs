@@ -178,8 +178,7 @@ fn reason(status: u16) -> &'static str {
 }
 
 /// Write an answer for an HTTP/1 client. `head`: its method was HEAD.
-pub(crate) fn write(reply: &Reply, head: bool, keep_alive: bool, old: bool, out: &mut BytesMut) {
-    out.reserve(256 + if head { 0 } else { reply.body.len() });
+pub(crate) fn write(reply: &Reply, head: bool, keep_alive: bool, old: bool, out: &mut impl BufMut) {
     out.put_slice(format!("HTTP/1.1 {} {}\r\nDate: ", reply.status, reason(reply.status)).as_bytes());
     out.put_slice(&clock::http_date());
     out.put_slice(b"\r\n");

@@ -27,6 +27,7 @@ use super::listener::{Door, Settings};
 use super::proxy;
 use super::replay::Note;
 use super::socket::Socket;
+use super::tls::Terminator;
 use super::worker::Worker;
 use crate::clock;
 use crate::http1::{RequestHead, RequestParser};
@@ -113,7 +114,7 @@ impl Drop for Place {
 pub(super) async fn serve(worker: Rc<Worker>, tcp: TcpStream, mut guest: Guest, _place: Place) {
     let _presence = worker.enter(own_waker().await);
     let (most, handshake, header) = {
-        let picture = worker.published.load();
+        let picture = worker.picture();
         let limits = &picture.view.topology().limits;
         (limits.connections_per_client, limits.tls_handshake_timeout, limits.header_timeout)
     };
@@ -123,21 +124,37 @@ pub(super) async fn serve(worker: Rc<Worker>, tcp: TcpStream, mut guest: Guest, 
         if !guest.trusted {
             return;
         }
-        let Ok(Some(client)) = tokio::time::timeout(header, proxy::read(&mut socket, guest.address)).await else { return };
+        let Ok(Some(client)) = tokio::time::timeout(header, Box::pin(proxy::read(&mut socket, guest.address))).await else { return };
         guest = Guest::new(client, guest.settings);
     }
     // A trusted proxy speaks for many.
     let Some(_client) = worker.clients.enter(guest.address, most.filter(|_| !guest.trusted)) else { return };
     let Some(tls) = guest.settings.tls.clone() else { return http1(&worker, &guest, Box::new(socket)).await };
-    let Ok(Ok(stream)) = tokio::time::timeout(handshake, tls.acceptor.tls_handshake(socket)).await else { return };
-    guest.https = true;
-    guest.certificate = stream.get_ssl_digest().map(|d| d.cert_digest.clone().into()).unwrap_or_default();
-    let h2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-    if h2 {
-        super::h2::serve(worker.clone(), Rc::new(guest), Box::new(stream)).await
+    // On the heap, for as long as it lasts: the task would otherwise keep five kilobytes for it while the connection lives. The same goes
+    // for what only HTTP/2 needs.
+    let Some(secured) = Box::pin(secure(&tls, socket, handshake)).await else { return };
+    (guest.https, guest.certificate) = (true, secured.certificate);
+    if secured.h2 {
+        Box::pin(super::h2::serve(worker.clone(), Rc::new(guest), secured.stream)).await
     } else {
-        http1(&worker, &guest, Box::new(stream)).await
+        http1(&worker, &guest, secured.stream).await
     }
+}
+
+/// A connection after its TLS handshake.
+struct Secured {
+    stream: Stream,
+    h2: bool,
+    /// As in [`Guest`].
+    certificate: Box<[u8]>,
+}
+
+/// The TLS handshake; `None`: it failed, or took longer than `within`.
+async fn secure(tls: &Terminator, socket: Socket, within: Duration) -> Option<Secured> {
+    let stream = tokio::time::timeout(within, tls.acceptor.tls_handshake(socket)).await.ok()?.ok()?;
+    let certificate = stream.get_ssl_digest().map(|d| d.cert_digest.clone().into()).unwrap_or_default();
+    let h2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+    Some(Secured { stream: Box::new(stream), h2, certificate })
 }
 
 /// The waker of the task this runs in: woken when the worker drains.
@@ -147,8 +164,8 @@ async fn own_waker() -> Waker {
 
 /// What comes up the line.
 enum Next {
-    Request(RequestHead),
-    Refuse(Reply),
+    Request(Box<RequestHead>),
+    Refuse(Box<Reply>),
     Close,
 }
 
@@ -168,8 +185,7 @@ pub(crate) async fn http1(worker: &Rc<Worker>, guest: &Guest, stream: Stream) {
                 served += 1;
                 h1.begin(&request, request.keep_alive && !worker.draining() && !full(worker, served));
                 // On the heap, for as long as the request lasts: an idle connection's task would otherwise keep room for it.
-                let exchange = async { exchange::run(worker, guest, &request, Downstream::H1(&mut h1), &mut alarm).await };
-                match Box::pin(exchange).await {
+                match Box::pin(exchange::run(worker, guest, &request, Downstream::H1(&mut h1), &mut alarm)).await {
                     Ending::Broken => return,
                     Ending::Truncated => return h1.cut(),
                     Ending::Told => {}
@@ -184,29 +200,24 @@ pub(crate) async fn http1(worker: &Rc<Worker>, guest: &Guest, stream: Stream) {
 }
 
 fn full(worker: &Worker, served: u64) -> bool {
-    worker.published.load().view.topology().limits.requests_per_connection.is_some_and(|most| served >= most)
+    worker.picture().view.topology().limits.requests_per_connection.is_some_and(|most| served >= most)
 }
 
 /// The next head, within its time.
 async fn next(worker: &Worker, h1: &mut H1, alarm: &mut Alarm, served: u64) -> Next {
     let mut parser = RequestParser::default();
-    let (header, idle) = {
-        let picture = worker.published.load();
-        let limits = &picture.view.topology().limits;
-        (limits.header_timeout, limits.idle_timeout)
-    };
     let mut begun = served == 0 || !h1.input.is_empty();
     let mut until: Option<Moment> = None;
     let mut leaving: Option<Moment> = None;
     poll_fn(|cx| {
         loop {
-            let picture = worker.published.load();
-            match parser.parse(&mut h1.input, &picture.view.topology().limits) {
-                Ok(Some(request)) => return Poll::Ready(Next::Request(request)),
+            let picture = worker.picture();
+            let limits = &picture.view.topology().limits;
+            match parser.parse(&mut h1.input, limits) {
+                Ok(Some(request)) => return Poll::Ready(Next::Request(Box::new(request))),
                 Ok(None) => {}
-                Err(reject) => return Poll::Ready(Next::Refuse(reject.into())),
+                Err(reject) => return Poll::Ready(Next::Refuse(Box::new(reject.into()))),
             }
-            drop(picture);
             if worker.draining() && h1.input.is_empty() && (served > 0 || begun && h1.fin()) {
                 let at = *leaving.get_or_insert_with(|| clock::now() + LEAVING);
                 if h1.fin() || clock::now() >= at {
@@ -221,10 +232,10 @@ async fn next(worker: &Worker, h1: &mut H1, alarm: &mut Alarm, served: u64) -> N
                 }
                 Poll::Ready(_) => return Poll::Ready(Next::Close),
                 Poll::Pending => {
-                    let at = *until.get_or_insert_with(|| clock::now() + if begun { header } else { idle });
+                    let at = *until.get_or_insert_with(|| clock::now() + if begun { limits.header_timeout } else { limits.idle_timeout });
                     let leave = leaving.filter(|_| h1.input.is_empty());
                     std::task::ready!(alarm.poll(cx, leave.map_or(at, |leave| leave.min(at))));
-                    return Poll::Ready(if h1.input.is_empty() { Next::Close } else { Next::Refuse(answer::late_head()) });
+                    return Poll::Ready(if h1.input.is_empty() { Next::Close } else { Next::Refuse(Box::new(answer::late_head())) });
                 }
             }
         }

@@ -56,14 +56,11 @@ pub(crate) async fn run(worker: &Rc<Worker>, guest: &Guest, request: &RequestHea
     let (picture, began) = (worker.picture(), clock::now());
     let found = match (before_routing(worker, guest, &picture, request, began), keep::status_page(request)) {
         (Some(reply), _) => Err(reply),
-        (None, Some(id)) => Err(keep::page(worker.spool.as_ref(), id, request).await),
+        (None, Some(id)) => Err(Box::pin(keep::page(worker.spool.as_ref(), id, request)).await),
         (None, None) => picture.view.config.routes.find(&request.facts()).ok_or_else(answer::no_route),
     };
-    let keyed = found.as_ref().ok().and_then(|route| keep::with_key(&picture.view.topology().routes[route.at()], request));
-    let mut x = match found {
-        Ok(route) => {
-            Exchange::new(worker, guest, &picture, (keyed.as_ref().unwrap_or(request), keyed.is_some()), route, down, alarm, began)
-        }
+    let route = match found {
+        Ok(route) => route,
         Err(reply) => {
             let reply = if grpc::Call::of(request, began).is_some() { grpc::reply(&reply) } else { reply };
             down.say(&reply);
@@ -72,13 +69,20 @@ pub(crate) async fn run(worker: &Rc<Worker>, guest: &Guest, request: &RequestHea
             return ending;
         }
     };
-    let known = if x.keeping.is_some() { x.known().await } else { None };
+    let keyed = keep::with_key(&picture.view.topology().routes[route.at()], request);
+    let asked = (keyed.as_deref().unwrap_or(request), keyed.is_some());
+    let mut x = Exchange::new(worker, guest, &picture, asked, route, down, alarm, began);
+    // Whatever is rare waits on the heap: this future is as large as the largest thing it waits for, and is moved as a whole.
+    let (known, now) = if x.keeping.is_some() { (Box::pin(x.known()).await, clock::now()) } else { (None, began) };
     let told = match known {
         Some(told) => told,
-        None => match x.attempt().await {
-            Verdict::Answer(won) => x.relay(won).await,
-            Verdict::Refused(why) => x.degrade(why).await,
-            Verdict::Client(fault) => x.blame(fault).await,
+        None => match x.attempt(now).await {
+            Verdict::Answer(Won { answer, flight, outcome, at }) => {
+                x.won(&answer.plan);
+                x.pass(answer, Some((flight, outcome)), at).await
+            }
+            Verdict::Refused(why) => Box::pin(x.degrade(why)).await,
+            Verdict::Client(fault) => Box::pin(x.blame(fault)).await,
         },
     };
     x.settle(&told);
@@ -127,7 +131,7 @@ struct Answer {
     /// The part of the request's body that is to be sent next.
     next: usize,
     head: Box<ResponseHead>,
-    early: Option<Early>,
+    early: Option<Box<Early>>,
 }
 
 /// An answer that goes to the client.
@@ -135,6 +139,8 @@ struct Won<'p> {
     answer: Answer,
     flight: Flight<'p>,
     outcome: Outcome,
+    /// When its head had come.
+    at: Moment,
 }
 
 /// What became of the request, for the counts and the access log.
@@ -168,13 +174,13 @@ pub(super) struct Exchange<'p> {
     alarm: &'p mut Alarm,
     pub(super) upload: Upload,
     machine: Attempt,
-    legs: [Option<Leg<'p>>; 2],
+    legs: [Option<Box<Leg<'p>>>; 2],
     /// A failing answer, held while something better is looked for.
     held: Option<Answer>,
     /// It can be served once what is not believed in it is masked.
     maskable: bool,
     /// Attempts whose answers nobody can judge yet.
-    unsure: SmallVec<[(Try, Flight<'p>); 1]>,
+    unsure: Vec<(Try, Flight<'p>)>,
     /// Last good copies and guards, where the route has any.
     truth: Option<Box<Truth<'p>>>,
     /// The spool, where the route and the request have a claim to it.
@@ -243,7 +249,7 @@ impl<'p> Exchange<'p> {
             legs: [None, None],
             held: None,
             maskable: false,
-            unsure: SmallVec::new(),
+            unsure: Vec::new(),
             truth: Truth::of(worker, picture, route, request, guest),
             keeping: Keeping::of(worker, picture, route, request, guest, made),
             failed: SmallVec::new(),
@@ -258,9 +264,8 @@ impl<'p> Exchange<'p> {
     }
 
     /// Look for an answer: steps and events, until one is good or none can be had.
-    async fn attempt(&mut self) -> Verdict<'p> {
+    async fn attempt(&mut self, mut now: Moment) -> Verdict<'p> {
         loop {
-            let now = clock::now();
             let until = match self.step(now) {
                 Step::Try(plan) if plan.id > 0 && !self.upload.whole() => return self.give_up(Refusal::UnknownOutcome, now),
                 Step::Try(plan) => {
@@ -296,6 +301,7 @@ impl<'p> Exchange<'p> {
                     }
                 }
             }
+            now = clock::now();
         }
     }
 
@@ -307,7 +313,7 @@ impl<'p> Exchange<'p> {
         if !self.upload.whole() {
             self.machine.spent();
         }
-        let newest = self.worker.published.load();
+        let newest = self.worker.picture();
         let mine = newest.view.config.generation == self.picture.view.config.generation;
         let view = if mine { &newest.view } else { &self.picture.view };
         self.machine.step(now, view, &*self.picture.cells, &mut self.worker.dice.borrow_mut())
@@ -324,7 +330,7 @@ impl<'p> Exchange<'p> {
         }
         let flight = self.picture.cells.begin(self.index, plan.endpoint, now, plan.trial);
         self.trace_began(&plan, now);
-        let Some(target) = self.worker.target(self.picture, plan.endpoint, self.request.host()) else {
+        let Some(target) = self.worker.target(self.picture, plan.endpoint, || self.request.host()) else {
             self.landed(plan, flight, Outcome::Connect, now);
             return self.machine.ended(plan.id, Outcome::Connect, Sent::Nothing, now);
         };
@@ -406,9 +412,9 @@ impl<'p> Exchange<'p> {
     }
 
     /// An answer's head has come: take it, or hold it while something better is looked for.
-    fn judge(&mut self, i: usize, head: Box<ResponseHead>, early: Option<Early>) -> Option<Won<'p>> {
+    fn judge(&mut self, i: usize, head: Box<ResponseHead>, early: Option<Box<Early>>) -> Option<Won<'p>> {
         let leg = self.legs[i].take()?;
-        let (now, plan) = (clock::now(), leg.plan);
+        let (now, plan) = (leg.told, leg.plan);
         if let Some(trace) = &mut self.trace {
             trace.answered(plan.id, head.status);
         }
@@ -446,7 +452,7 @@ impl<'p> Exchange<'p> {
             _ => self.machine.accepts(&self.picture.view, outcome),
         };
         if accepted {
-            return Some(Won { answer, flight, outcome });
+            return Some(Won { answer, flight, outcome, at: now });
         }
         if unbelieved == Some(Unbelieved::Unsure) {
             // Whether that speaks against the pool is known when another one was asked.

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::http1::{Head, Method, RequestHead, ResponseHead};
 use crate::model::time::Moment;
 use crate::steer::grpc;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use smallvec::smallvec;
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ impl Call {
     }
 
     /// A head as it is sent for a second attempt: with the time that is left.
-    pub(super) fn again(&self, head: &mut BytesMut) {
+    pub(super) fn again(&self, head: &mut Vec<u8>) {
         const NAME: &[u8] = b"\r\ngrpc-timeout:";
         if self.until == Moment::FAR {
             return;

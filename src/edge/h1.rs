@@ -10,6 +10,7 @@ use super::upload::Fault;
 use crate::http1::forward::{self, Homeward};
 use crate::http1::{BodyFraming, Decoder, Encoder, Head, Method, Piece, RequestHead, ResponseHead, Version};
 use crate::model::policy::HeaderOps;
+use crate::upstream::tail::Tail;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use pingora_core::protocols::Stream;
 use std::cell::RefCell;
@@ -44,7 +45,7 @@ pub(crate) struct H1 {
     queue: VecDeque<Bytes>,
     queued: usize,
     /// Stands behind the queue.
-    staged: BytesMut,
+    staged: Tail,
     /// The client waits to be told that it may send its body.
     expects: bool,
     version: Version,
@@ -65,7 +66,7 @@ impl H1 {
             encoder: Encoder::new(BodyFraming::None),
             queue: VecDeque::new(),
             queued: 0,
-            staged: BytesMut::new(),
+            staged: Tail::default(),
             expects: false,
             version: Version::Http11,
             head_only: false,
@@ -151,7 +152,7 @@ impl H1 {
                 return Poll::Ready(piece);
             }
             if std::mem::take(&mut self.expects) {
-                self.staged.put_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                self.staged.behind().put_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 // What does not leave now leaves with whatever is written next; the exchange polls for it.
                 let _ = self.poll_flush(cx);
             }
@@ -176,7 +177,7 @@ impl H1 {
     /// Queue the head of a backend's answer. It leaves with the next flush.
     pub(crate) fn head(&mut self, head: &ResponseHead, ops: &HeaderOps, region: Option<&str>) {
         let homeward = Homeward { version: self.version, keep_alive: self.keep, headers: ops, region };
-        let delivery = forward::response(head, &homeward, &mut self.staged);
+        let delivery = forward::response(head, &homeward, self.staged.behind());
         self.encoder = Encoder::new(delivery.framing);
         self.keep = delivery.keep_alive;
     }
@@ -184,14 +185,14 @@ impl H1 {
     /// Queue an interim answer, for clients who know such a thing.
     pub(crate) fn interim(&mut self, head: &ResponseHead) {
         if self.version == Version::Http11 {
-            forward::interim(head, &mut self.staged);
+            forward::interim(head, self.staged.behind());
         }
     }
 
     /// Queue an answer of our own, whole.
     pub(crate) fn say(&mut self, reply: &Reply) {
         self.keep &= reply.keep_alive;
-        answer::write(reply, self.head_only, self.keep, self.version == Version::Http10, &mut self.staged);
+        answer::write(reply, self.head_only, self.keep, self.version == Version::Http10, self.staged.behind());
     }
 
     /// Queue an answer to something that is no request.
@@ -203,12 +204,12 @@ impl H1 {
     /// Queue a piece of the answer's body. `Err`: more than its head promised.
     pub(crate) fn push(&mut self, data: Bytes) -> Result<(), ()> {
         if data.len() <= COPY {
-            return self.encoder.data(&data, &mut self.staged).map_err(drop);
+            return self.encoder.data(&data, self.staged.behind()).map_err(drop);
         }
         let frame = self.encoder.frame(data.len()).map_err(drop)?;
-        self.staged.put_slice(frame.before());
+        self.staged.behind().put_slice(frame.before());
         self.enqueue(data);
-        self.staged.put_slice(frame.after());
+        self.staged.behind().put_slice(frame.after());
         Ok(())
     }
 
@@ -218,14 +219,14 @@ impl H1 {
     }
 
     fn enqueue(&mut self, data: Bytes) {
-        let before = self.staged.split().freeze();
+        let before = self.staged.freeze();
         self.queued += before.len() + data.len();
         self.queue.extend([before, data].into_iter().filter(|b| !b.is_empty()));
     }
 
     /// Queue the end of the answer's body. `Err`: less than its head promised.
     pub(crate) fn end(&mut self, trailers: Option<&Head>) -> Result<(), ()> {
-        self.encoder.end(trailers, &mut self.staged).map_err(drop)
+        self.encoder.end(trailers, self.staged.behind()).map_err(drop)
     }
 
     /// Ready when everything queued is with the kernel.
@@ -250,11 +251,11 @@ impl H1 {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let io = Pin::new(&mut self.io);
         if self.queue.is_empty() {
-            return io.poll_write(cx, &self.staged);
+            return io.poll_write(cx, self.staged.unwritten());
         }
         let mut slices = [IoSlice::new(&[]); 16];
         let mut n = 0;
-        for (slot, bytes) in slices.iter_mut().zip(self.queue.iter().map(|b| &b[..]).chain([&self.staged[..]])) {
+        for (slot, bytes) in slices.iter_mut().zip(self.queue.iter().map(|b| &b[..]).chain([self.staged.unwritten()])) {
             *slot = IoSlice::new(bytes);
             n += 1;
         }
@@ -272,7 +273,7 @@ impl H1 {
             }
             self.queue.pop_front();
         }
-        self.staged.advance(n);
+        self.staged.wrote(n);
     }
 
     /// Bytes queued and not yet written.
@@ -318,9 +319,7 @@ impl H1 {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
-        if self.staged.is_empty() {
-            self.staged = BytesMut::new();
-        }
+        self.staged.rest();
         self.queue.shrink_to(0);
     }
 

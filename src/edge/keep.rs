@@ -43,11 +43,11 @@ fn rule<'p>(route: &'p Route, request: &RequestHead) -> Option<&'p SpoolRule> {
 }
 
 /// The request with a key of ours, where the route makes one for clients that send none.
-pub(super) fn with_key(route: &Route, request: &RequestHead) -> Option<RequestHead> {
+pub(super) fn with_key(route: &Route, request: &RequestHead) -> Option<Box<RequestHead>> {
     if !rule(route, request)?.make_key || request.head.get(KEY).is_some() {
         return None;
     }
-    let mut keyed = request.clone();
+    let mut keyed = Box::new(request.clone());
     keyed.head.append("Idempotency-Key", crate::clock::unguessable_id());
     Some(keyed)
 }
@@ -183,7 +183,8 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 /// The id of the write whose status page is asked for.
 pub(super) fn status_page(request: &RequestHead) -> Option<&str> {
-    request.path().strip_prefix(WRITES)
+    // Looked at as bytes: every request is asked.
+    if request.path_bytes().starts_with(WRITES.as_bytes()) { request.path().strip_prefix(WRITES) } else { None }
 }
 
 /// A status page.

@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// What an attempt sends; encoded anew for each.
 #[derive(Debug)]
 pub(crate) struct Message {
-    pub(crate) head: BytesMut,
+    pub(crate) head: Vec<u8>,
     pub(crate) framing: BodyFraming,
     pub(crate) is_head: bool,
     pub(crate) upgrade: bool,
@@ -67,7 +67,7 @@ pub(crate) struct Early {
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// The final answer's head, and what was read of its body.
-    Head(Box<ResponseHead>, Option<Early>),
+    Head(Box<ResponseHead>, Option<Box<Early>>),
     /// An interim answer to pass on.
     Interim(Box<ResponseHead>),
     /// The kept connection was dead: [`Leg::again`] begins anew on a fresh one.
@@ -80,7 +80,6 @@ pub(crate) enum Turn {
 
 type Dialling = Pin<Box<dyn Future<Output = Result<Conn, DialError>>>>;
 
-#[allow(clippy::large_enum_variant)] // moved once a request; a box would cost an allocation each
 pub(crate) enum Link {
     Dialling(Dialling),
     Up(Conn),
@@ -118,17 +117,27 @@ pub(crate) struct Leg<'p> {
     look: Moment,
     /// When everything but the held byte had left.
     left: Option<Moment>,
+    /// When it said [`Turn::Head`].
+    pub(crate) told: Moment,
     /// An answer that is read as a whole.
     reading: Option<(Box<ResponseHead>, BytesMut)>,
 }
 
 impl<'p> Leg<'p> {
-    pub(crate) fn start(plan: Try, mut flight: Flight<'p>, worker: &'p Rc<Worker>, target: Target, message: Message, body: bool) -> Self {
+    pub(crate) fn start(
+        plan: Try,
+        mut flight: Flight<'p>,
+        worker: &'p Rc<Worker>,
+        target: Target,
+        message: Message,
+        body: bool,
+    ) -> Box<Self> {
         let began = flight.began();
         if body {
             flight.uploads();
         }
-        let mut leg = Self {
+        // On the heap, so that what comes of it moves a pointer.
+        let mut leg = Box::new(Self {
             plan,
             flight,
             worker,
@@ -144,8 +153,9 @@ impl<'p> Leg<'p> {
             marked: (false, false),
             look: Moment::FAR,
             left: None,
+            told: began,
             reading: None,
-        };
+        });
         match worker.upstream.reuse(&leg.target) {
             Some(conn) => leg.up(conn),
             None => leg.link = leg.dial(),
@@ -179,7 +189,7 @@ impl<'p> Leg<'p> {
     }
 
     /// Take it apart: the attempt in the gauges, and the connection with the number of the body's part that is sent next.
-    pub(crate) fn into_parts(self) -> (Flight<'p>, Option<(Conn, usize)>) {
+    pub(crate) fn into_parts(self: Box<Self>) -> (Flight<'p>, Option<(Conn, usize)>) {
         match self.link {
             Link::Up(conn) => (self.flight, Some((conn, self.next))),
             Link::Dialling(_) => (self.flight, None),
@@ -187,7 +197,7 @@ impl<'p> Leg<'p> {
     }
 
     /// What can be listened to after the request was answered by another attempt; `None`: nothing of the answer is waited for.
-    pub(crate) fn remains(self) -> Option<Remains> {
+    pub(crate) fn remains(self: Box<Self>) -> Option<Remains> {
         if self.since.is_none() || self.reading.is_some() {
             return None;
         }
@@ -223,7 +233,8 @@ impl<'p> Leg<'p> {
                     }
                 }
                 Poll::Ready(Ok(Event::Head(head))) => {
-                    self.flight.first_byte(clock::now());
+                    self.told = clock::now();
+                    self.flight.first_byte(self.told);
                     if self.message.whole.is_none_or(|most| !truth::readable(&head, most)) {
                         return Poll::Ready(Turn::Head(head, None));
                     }
@@ -251,8 +262,9 @@ impl<'p> Leg<'p> {
 
     /// What was read of an answer.
     fn read(&mut self, ended: bool, trailers: Option<Box<Head>>) -> Turn {
+        self.told = clock::now();
         match self.reading.take() {
-            Some((head, body)) => Turn::Head(head, Some(Early { body: body.freeze(), ended, trailers })),
+            Some((head, body)) => Turn::Head(head, Some(Box::new(Early { body: body.freeze(), ended, trailers }))),
             None => Turn::Failed(Outcome::Reset),
         }
     }
@@ -304,7 +316,7 @@ impl<'p> Leg<'p> {
     }
 
     /// Begin again on a fresh connection.
-    pub(crate) fn again(&mut self, head: BytesMut) {
+    pub(crate) fn again(&mut self, head: Vec<u8>) {
         self.message.head = head;
         (self.next, self.left) = (0, None);
         self.link = self.dial();

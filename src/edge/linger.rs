@@ -52,7 +52,7 @@ impl Drop for Place {
 }
 
 /// Listen to an attempt that lost; `winner`: the pool whose answer was taken.
-pub(super) fn linger(worker: &Rc<Worker>, picture: &Kept, route: RouteIx, winner: PoolIx, lost: Leg<'_>) {
+pub(super) fn linger(worker: &Rc<Worker>, picture: &Kept, route: RouteIx, winner: PoolIx, lost: Box<Leg<'_>>) {
     let Some(place) = Place::take(worker) else { return };
     let Some(remains) = lost.remains() else { return };
     spawn_local(listen(place, picture.clone(), route, winner, remains));

@@ -44,6 +44,8 @@ pub(super) enum Blame {
 pub(super) struct Relayed<'p> {
     /// The attempt, where it has not ended well yet.
     pub(super) flight: Option<Flight<'p>>,
+    /// What was kept of it.
+    pub(super) keep: Option<Box<Collect>>,
     pub(super) ending: Ending,
     pub(super) blame: Blame,
     /// Body bytes handed to the client's side.
@@ -63,7 +65,7 @@ pub(super) struct Way<'a, 'c, 'p> {
     /// An answer that is read to its end is a success.
     pub(super) good: bool,
     /// Where the answer is to be kept as well.
-    pub(super) keep: Option<&'a mut Collect>,
+    pub(super) keep: Option<Box<Collect>>,
     /// It answers a gRPC call, whose trailers have the last word.
     pub(super) grpc: Option<grpc::Call>,
     /// What they said.
@@ -124,45 +126,69 @@ impl Way<'_, '_, '_> {
     }
 }
 
-/// Pass on an answer whose head is queued already: what of its body was read `early`, then what the connection gives, which goes
+/// An answer whose head is queued already, on its way: what of its body was read `early`, then what the connection gives, which goes
 /// back to its pool as soon as it is free. Without a connection there is nothing more to come.
-pub(super) async fn answer<'p>(
-    mut way: Way<'_, '_, 'p>,
-    mut conn: Option<Conn>,
-    early: Option<Early>,
-    mut next: usize,
-    pool: &Pool,
-) -> Relayed<'p> {
-    let (mut sent, mut moved, mut until) = (early.as_ref().map_or(0, |e| e.body.len() as u64), true, Moment::FAR);
-    let (mut stream_at, mut received) = (None, way.upload.received);
-    if early.is_some_and(|early| way.early(early).is_err()) {
-        let why = Some("the answer is not as long as it said");
-        return Relayed { ending: Ending::Truncated, blame: Blame::Backend, sent, why, flight: way.flight, said: None };
+///
+/// Polled by hand, and not a future of its own: what waits for it would keep room for it twice.
+pub(super) struct Passing<'a, 'c, 'p> {
+    way: Way<'a, 'c, 'p>,
+    conn: Option<Conn>,
+    pool: &'a Pool,
+    /// The part of the request's body that is to be sent next.
+    next: usize,
+    sent: u64,
+    /// Of the request's body, as of the last look.
+    received: u64,
+    moved: bool,
+    until: Moment,
+    stream_at: Option<Moment>,
+    /// What was read early is not as long as its head said.
+    wrong: bool,
+}
+
+impl<'a, 'c, 'p> Passing<'a, 'c, 'p> {
+    pub(super) fn new(mut way: Way<'a, 'c, 'p>, conn: Option<Conn>, early: Option<Box<Early>>, next: usize, pool: &'a Pool) -> Self {
+        let (sent, received) = (early.as_ref().map_or(0, |e| e.body.len() as u64), way.upload.received);
+        let wrong = early.is_some_and(|early| way.early(*early).is_err());
+        Self { way, conn, pool, next, sent, received, moved: true, until: Moment::FAR, stream_at: None, wrong }
     }
-    let end = |ending, blame, why| Poll::Ready((ending, blame, why));
-    // Of the client itself: it ends a call in the middle of its stream.
-    let patience = way.grpc.map_or(Moment::FAR, |call| call.until);
-    let (ending, blame, why) = poll_fn(|cx| {
+
+    /// Ready, once, when nothing more is to be done for it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Relayed<'p>> {
+        let (ending, blame, why) = if self.wrong {
+            (Ending::Truncated, Blame::Backend, Some("the answer is not as long as it said"))
+        } else {
+            ready!(self.turn(cx))
+        };
+        let way = &mut self.way;
+        Poll::Ready(Relayed { flight: way.flight.take(), keep: way.keep.take(), ending, blame, sent: self.sent, why, said: way.said })
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<(Ending, Blame, Option<&'static str>)> {
+        let end = |ending, blame, why| Poll::Ready((ending, blame, why));
+        let Self { way, conn, pool, next, sent, received, moved, until, stream_at, .. } = self;
+        // Of the client itself: it ends a call in the middle of its stream.
+        let patience = way.grpc.map_or(Moment::FAR, |call| call.until);
         loop {
-            if let Some(up) = &mut conn {
+            if let Some(up) = conn {
                 // Its upload is the client's part of the exchange; what is wrong with it ends both directions.
-                if feed(up, &mut next, way.upload, way.down, cx).is_err() {
+                if feed(up, next, way.upload, way.down, cx).is_err() {
                     return end(Ending::Truncated, Blame::Client, Some("the request body broke off"));
                 }
-                moved |= std::mem::replace(&mut received, way.upload.received) != way.upload.received;
+                *moved |= std::mem::replace(received, way.upload.received) != way.upload.received;
                 let turn = if way.down.full() { up.poll_send(cx).map(|()| Ok(Event::Flushed)) } else { up.poll_event(cx) };
                 match turn {
                     Poll::Pending => {}
                     Poll::Ready(Ok(Event::Data(data))) => {
-                        sent += data.len() as u64;
-                        moved = true;
+                        *sent += data.len() as u64;
+                        *moved = true;
                         if way.data(data).is_err() {
                             return end(Ending::Truncated, Blame::Backend, Some("the answer is longer than it said"));
                         }
                         continue;
                     }
                     Poll::Ready(Ok(Event::End(trailers))) => {
-                        moved = true;
+                        *moved = true;
                         if way.end(trailers.as_deref()).is_err() {
                             return end(Ending::Truncated, Blame::Backend, Some("the answer is shorter than it said"));
                         }
@@ -185,13 +211,13 @@ pub(super) async fn answer<'p>(
                 Poll::Ready(Err(_)) => return end(Ending::Broken, Blame::Client, Some("the client went away")),
                 Poll::Ready(Ok(())) if conn.is_none() => return end(Ending::Told, Blame::Nobody, None),
                 Poll::Ready(Ok(())) if was_full => {
-                    moved = true;
+                    *moved = true;
                     continue;
                 }
                 Poll::Ready(Ok(())) => {}
                 // Room for more is enough to go on reading; the rest is flushed beside it.
                 Poll::Pending if was_full && !way.down.full() => {
-                    moved = true;
+                    *moved = true;
                     continue;
                 }
                 Poll::Pending if was_full => way.flight.iter_mut().for_each(Flight::park),
@@ -200,15 +226,15 @@ pub(super) async fn answer<'p>(
             if way.upload.complete() && way.down.poll_gone(cx).is_ready() {
                 return end(Ending::Broken, Blame::Client, Some("the client went away"));
             }
-            if std::mem::take(&mut moved) {
+            if std::mem::take(moved) {
                 way.heard();
                 let now = clock::now();
-                until = now + way.idle;
+                *until = now + way.idle;
                 stream_at.get_or_insert(now + STREAM);
             }
             let patience = if conn.is_some() { patience } else { Moment::FAR };
             let leaving = if conn.is_some() { way.leaving.due() } else { Moment::FAR };
-            let due = stream_at.map_or(until, |at| until.min(at)).min(patience);
+            let due = stream_at.map_or(*until, |at| at.min(*until)).min(patience);
             ready!(way.alarm.poll(cx, due.min(leaving)));
             if leaving < due {
                 if way.leaving.over(clock::now()) {
@@ -218,14 +244,14 @@ pub(super) async fn answer<'p>(
             }
             if clock::now() >= patience {
                 // Dropped, so that the endpoint hears of it as well. It is not its fault: the answer had begun.
-                (conn, way.flight) = (None, None);
+                (*conn, way.flight) = (None, None);
                 if way.end(Some(&grpc::too_late())).is_err() {
                     return end(Ending::Truncated, Blame::Client, Some("the client's deadline passed"));
                 }
                 continue;
             }
-            if due < until {
-                stream_at = Some(Moment::FAR);
+            if due < *until {
+                *stream_at = Some(Moment::FAR);
                 way.flight.iter_mut().for_each(Flight::park);
                 continue;
             }
@@ -235,9 +261,19 @@ pub(super) async fn answer<'p>(
                 end(Ending::Broken, Blame::Client, Some("the client stopped reading"))
             };
         }
-    })
-    .await;
-    Relayed { flight: way.flight, ending, blame, sent, why, said: way.said }
+    }
+}
+
+/// [`Passing`] for those who await.
+pub(super) async fn answer<'p>(
+    way: Way<'_, '_, 'p>,
+    conn: Option<Conn>,
+    early: Option<Box<Early>>,
+    next: usize,
+    pool: &Pool,
+) -> Relayed<'p> {
+    let mut passing = Passing::new(way, conn, early, next, pool);
+    poll_fn(|cx| passing.poll(cx)).await
 }
 
 /// Carry bytes both ways after 101, until both sides have ended, one broke, or nothing moved for the idle time.
@@ -247,6 +283,7 @@ pub(super) async fn tunnel<'p>(mut way: Way<'_, '_, 'p>, conn: Conn) -> Relayed<
     let Some((mut up, first)) = conn.into_upgraded() else {
         return Relayed {
             flight: way.flight,
+            keep: None,
             ending: Ending::Broken,
             blame: Blame::Backend,
             sent: 0,
@@ -325,7 +362,7 @@ pub(super) async fn tunnel<'p>(mut way: Way<'_, '_, 'p>, conn: Conn) -> Relayed<
         }
     })
     .await;
-    Relayed { flight: way.flight, ending: Ending::Broken, blame: Blame::Nobody, sent, why, said: None }
+    Relayed { flight: way.flight, keep: None, ending: Ending::Broken, blame: Blame::Nobody, sent, why, said: None }
 }
 
 fn write_out(up: &mut Stream, out: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -245,7 +245,7 @@ impl<'p> Truth<'p> {
 
     /// What becomes of a good answer whose head has come. `Some`: its body is to be collected.
     /// `judged`: guards have seen all of it.
-    pub(super) fn keep(&self, head: &ResponseHead, judged: bool) -> Option<Collect> {
+    pub(super) fn keep(&self, head: &ResponseHead, judged: bool) -> Option<Box<Collect>> {
         let (store, key) = self.own.as_ref()?;
         let method = self.request.method_text();
         let names = match lastgood::keep(method, &self.request.head, head.status, &head.head) {
@@ -270,7 +270,7 @@ impl<'p> Truth<'p> {
         each_response_field(head, &HeaderOps::default(), |n, v| fields.push((Bytes::copy_from_slice(n), Bytes::copy_from_slice(v))));
         // The last one is the `Via` of this hop, which is written anew whenever the copy goes out.
         fields.pop();
-        Some(Collect { names, status: head.status, fields, body: BytesMut::new(), most, claim: Some(claim), ended: false })
+        Some(Box::new(Collect { names, status: head.status, fields, body: BytesMut::new(), most, claim: Some(claim), ended: false }))
     }
 
     /// Keep what was collected, if it came to its end.

@@ -147,7 +147,8 @@ pub(crate) struct Worker {
     pub(crate) traces: trace::Outbox,
     /// Losers that are still listened to.
     pub(crate) lingering: Cell<usize>,
-    kept: RefCell<Kept>,
+    /// The newest picture, and its version.
+    kept: RefCell<(u64, Kept)>,
     /// Of the generation named.
     client_tls: RefCell<(u64, ClientSettings)>,
     threads: usize,
@@ -176,7 +177,7 @@ impl Worker {
             access: setup.access.clone(),
             traces: setup.traces.clone(),
             lingering: Cell::default(),
-            kept: RefCell::new(Rc::new(setup.published.load_full())),
+            kept: RefCell::new((setup.published.version(), Rc::new(setup.published.load_full()))),
             client_tls: RefCell::default(),
             threads,
             draining: Cell::new(false),
@@ -229,29 +230,29 @@ impl Worker {
 
     /// The newest picture, to keep for the life of a request. Counted per worker: the shared count would be fought over by all.
     pub(crate) fn picture(&self) -> Kept {
-        let newest = self.published.load();
+        let version = self.published.version();
         let mut kept = self.kept.borrow_mut();
-        if !Arc::ptr_eq(&newest, &kept) {
-            *kept = Rc::new(newest.clone());
+        if kept.0 != version {
+            *kept = (version, Rc::new(self.published.load_full()));
         }
-        kept.clone()
+        kept.1.clone()
     }
 
     /// Where an attempt goes, as its service wants to be spoken to. `None`: its TLS cannot be set up (and it is never
     /// spoken to without).
-    pub(crate) fn target(&self, picture: &Picture, to: EndpointIx, host: &str) -> Option<Target> {
+    pub(crate) fn target<'h>(&self, picture: &Picture, to: EndpointIx, host: impl FnOnce() -> &'h str) -> Option<Target> {
         let topology = picture.view.topology();
         let endpoint = &topology.endpoints[to.at()];
         let index = topology.pools[endpoint.pool.at()].service;
         let service = &topology.services[index.at()];
-        let newest = self.published.load();
+        let newest = self.picture();
         let same = newest.view.config.generation == picture.view.config.generation;
         let view = if same { &newest.view } else { &picture.view };
         let tls = match &service.tls {
             None => None,
             Some(tls) => {
                 let client = self.client_tls(picture.view.config.generation, index, tls, service.protocol)?;
-                let name = client.name(host, endpoint.address.ip());
+                let name = client.name(host(), endpoint.address.ip());
                 Some((client, name))
             }
         };
@@ -357,7 +358,7 @@ fn cold(worker: &Worker, picture: &Picture, e: EndpointIx) -> Option<Target> {
     if by_name || picture.view.pools[pool.at()].dead || picture.cells.endpoint(e).out(clock::now()) {
         return None;
     }
-    worker.target(picture, e, "").filter(|t| worker.upstream.idle(t.id) < t.idle.warm)
+    worker.target(picture, e, || "").filter(|t| worker.upstream.idle(t.id) < t.idle.warm)
 }
 
 /// Accept at every door there is and comes to be.

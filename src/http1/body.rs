@@ -276,16 +276,19 @@ impl Encoder {
         }
     }
     /// Data with its frame, copied behind what is in `out` already: for small pieces.
-    pub fn data(&mut self, piece: &[u8], out: &mut BytesMut) -> Result<(), BodyError> {
+    pub fn data(&mut self, piece: &[u8], out: &mut impl BufMut) -> Result<(), BodyError> {
         let frame = self.frame(piece.len())?;
-        out.reserve(frame.before().len() + piece.len() + frame.after().len());
-        out.put_slice(frame.before());
+        if frame.chunked {
+            out.put_slice(frame.before());
+        }
         out.put_slice(piece);
-        out.put_slice(frame.after());
+        if frame.chunked {
+            out.put_slice(frame.after());
+        }
         Ok(())
     }
     /// The end. `Err`: the length that was promised was not kept, so the connection must be cut to show it.
-    pub fn end(&mut self, trailers: Option<&Head>, out: &mut BytesMut) -> Result<(), BodyError> {
+    pub fn end(&mut self, trailers: Option<&Head>, out: &mut impl BufMut) -> Result<(), BodyError> {
         if self.left > 0 {
             return Err(BodyError::Length);
         }

@@ -18,8 +18,7 @@ use super::request::RequestHead;
 use super::response::ResponseHead;
 use super::{BodyFraming, Version};
 use crate::model::policy::{HeaderOps, Rewrite};
-use bytes::{BufMut, BytesMut};
-use std::fmt::Write;
+use bytes::BufMut;
 use std::net::IpAddr;
 
 /// What the way to the endpoint adds to a request.
@@ -34,9 +33,9 @@ pub struct Onward<'a> {
     /// It came over HTTP/2.
     pub http2: bool,
     /// For `X-Request-Id`, where the request has none.
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// For `traceparent`, where the request has none.
-    pub traceparent: &'a str,
+    pub traceparent: &'a [u8],
     /// The request is recorded: `traceparent` above replaces its own.
     pub traced: bool,
     /// Pass `Expect: 100-continue` on; false where the proxy itself asked for the body.
@@ -52,9 +51,8 @@ pub struct Onward<'a> {
 }
 
 /// Writes the request head for an endpoint behind what is in `out`.
-pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut) {
+pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut impl BufMut) {
     let raw = &r.head.raw[..];
-    out.reserve(raw.len() + 512);
     out.put_slice(r.method_span.of(raw));
     out.put_u8(b' ');
     target(r, o.rewrite, out);
@@ -101,13 +99,15 @@ pub fn request(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut) {
     }
     forwarded(r, o, out, free);
     if !request_id && !o.request_id.is_empty() && free("x-request-id") {
-        field(out, b"X-Request-Id", o.request_id.as_bytes());
+        field(out, b"X-Request-Id", o.request_id);
     }
     if !traceparent && !o.traceparent.is_empty() && free("traceparent") {
-        field(out, b"traceparent", o.traceparent.as_bytes());
+        field(out, b"traceparent", o.traceparent);
     }
     if let Some(n) = r.max_forwards {
-        _ = write!(out, "Max-Forwards: {}\r\n", n.saturating_sub(1));
+        out.put_slice(b"Max-Forwards: ");
+        number(out, u64::from(n.saturating_sub(1)));
+        out.put_slice(b"\r\n");
     }
     match (r.upgrade, r.te_trailers) {
         (Some(u), _) => {
@@ -135,7 +135,7 @@ impl<'a> Lines<'a> {
     }
     /// Passes one on. White space around its value other than one blank before it stays behind.
     #[inline]
-    fn keep(&mut self, f: &Field, out: &mut BytesMut) {
+    fn keep(&mut self, f: &Field, out: &mut impl BufMut) {
         let (start, colon) = (f.name as usize, f.name as usize + f.name_len as usize);
         let (value, end) = (f.value as usize, (f.value + f.value_len) as usize);
         let as_it_is = value == colon + 2 && self.raw[colon + 1] == b' ' && self.raw[end] == b'\r';
@@ -150,13 +150,13 @@ impl<'a> Lines<'a> {
             field(out, &self.raw[start..colon], &self.raw[value..end]);
         }
     }
-    fn flush(&mut self, out: &mut BytesMut) {
+    fn flush(&mut self, out: &mut impl BufMut) {
         out.put_slice(&self.raw[self.from..self.to]);
         (self.from, self.to) = (0, 0);
     }
 }
 
-fn target(r: &RequestHead, rewrite: Option<&Rewrite>, out: &mut BytesMut) {
+fn target(r: &RequestHead, rewrite: Option<&Rewrite>, out: &mut impl BufMut) {
     let raw = &r.head.raw[..];
     match (rewrite, r.target.path) {
         (Some(w), _) if !r.target.asterisk => {
@@ -184,7 +184,7 @@ fn stripped<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     (rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/')).then_some(rest)
 }
 
-fn forwarded(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut, free: impl Fn(&str) -> bool) {
+fn forwarded(r: &RequestHead, o: &Onward<'_>, out: &mut impl BufMut, free: impl Fn(&str) -> bool) {
     let proto = if o.https { "https" } else { "http" };
     let believed = |known| r.head.fields.iter().filter(move |f| o.trusted && f.known == known && !f.gone).map(|f| r.head.value(f));
     if free("x-forwarded-for") {
@@ -210,18 +210,18 @@ fn forwarded(r: &RequestHead, o: &Onward<'_>, out: &mut BytesMut, free: impl Fn(
             out.put_slice(before);
             out.put_slice(b", ");
         }
-        _ = match o.client {
-            IpAddr::V4(a) => write!(out, "for={a};proto={proto}\r\n"),
-            IpAddr::V6(a) => write!(out, "for=\"[{a}]\";proto={proto}\r\n"),
+        let last = match o.client {
+            IpAddr::V4(a) => format!("for={a};proto={proto}\r\n"),
+            IpAddr::V6(a) => format!("for=\"[{a}]\";proto={proto}\r\n"),
         };
+        out.put_slice(last.as_bytes());
     }
 }
 
-/// `write!` costs several hundred instructions, and every request needs this.
-fn address(out: &mut BytesMut, a: IpAddr) {
+/// `format!` costs several hundred instructions, and every request needs this.
+fn address(out: &mut impl BufMut, a: IpAddr) {
     let IpAddr::V4(v4) = a.to_canonical() else {
-        _ = write!(out, "{a}");
-        return;
+        return out.put_slice(a.to_string().as_bytes());
     };
     let (mut text, mut n) = ([b'.'; 16], 0);
     for octet in v4.octets() {
@@ -259,8 +259,7 @@ pub struct Delivery {
 }
 
 /// Writes the head of a final answer (or of 101) for an HTTP/1 client behind what is in `out`.
-pub fn response(r: &ResponseHead, h: &Homeward<'_>, out: &mut BytesMut) -> Delivery {
-    out.reserve(r.head.raw.len() + 256);
+pub fn response(r: &ResponseHead, h: &Homeward<'_>, out: &mut impl BufMut) -> Delivery {
     status_line(r, out);
     let plain = h.headers.is_empty();
     let mut lines = Lines::new(&r.head.raw);
@@ -300,7 +299,7 @@ pub fn response(r: &ResponseHead, h: &Homeward<'_>, out: &mut BytesMut) -> Deliv
 }
 
 /// Writes the head of an interim answer behind what is in `out`. Not for HTTP/1.0 clients, who know none.
-pub fn interim(r: &ResponseHead, out: &mut BytesMut) {
+pub fn interim(r: &ResponseHead, out: &mut impl BufMut) {
     status_line(r, out);
     each_response_field(r, &HeaderOps::default(), |name, value| field(out, name, value));
     out.put_slice(b"\r\n");
@@ -352,7 +351,7 @@ fn each_added_field(r: &ResponseHead, ops: &HeaderOps, plain: bool, mut f: impl 
     }
 }
 
-fn status_line(r: &ResponseHead, out: &mut BytesMut) {
+fn status_line(r: &ResponseHead, out: &mut impl BufMut) {
     out.put_slice(b"HTTP/1.1 ");
     number(out, u64::from(r.status));
     out.put_u8(b' ');
@@ -375,7 +374,7 @@ fn changed(ops: &HeaderOps, name: &[u8]) -> bool {
     ops.remove.iter().chain(ops.set.iter().map(|(n, _)| n)).any(|n| same(name, n.as_str().as_bytes()))
 }
 
-fn settings(ops: &HeaderOps, out: &mut BytesMut) {
+fn settings(ops: &HeaderOps, out: &mut impl BufMut) {
     for (name, value) in ops.set.iter().filter(|(n, _)| settable(n)) {
         field(out, name.as_str().as_bytes(), value.as_bytes());
     }
@@ -387,7 +386,7 @@ fn settable(name: &http::HeaderName) -> bool {
     !known.frames() && !matches!(known, Known::Connection | Known::Upgrade | Known::Te | Known::KeepAlive)
 }
 
-fn framing(out: &mut BytesMut, framing: BodyFraming) {
+fn framing(out: &mut impl BufMut, framing: BodyFraming) {
     match framing {
         BodyFraming::Length(n) => {
             out.put_slice(b"Content-Length: ");
@@ -401,8 +400,7 @@ fn framing(out: &mut BytesMut, framing: BodyFraming) {
 
 /// Writes one field line.
 #[inline]
-pub fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
+pub fn field(out: &mut impl BufMut, name: &[u8], value: &[u8]) {
     out.put_slice(name);
     out.put_slice(b": ");
     out.put_slice(value);
@@ -410,7 +408,7 @@ pub fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
 }
 
 /// Decimal digits without the formatting machinery.
-pub(super) fn number(out: &mut BytesMut, mut n: u64) {
+pub(super) fn number(out: &mut impl BufMut, mut n: u64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     loop {

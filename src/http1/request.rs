@@ -92,7 +92,16 @@ pub(super) enum Host {
 impl RequestHead {
     /// The method as received.
     pub fn method_text(&self) -> &str {
-        self.method_span.text(&self.head.raw)
+        match self.method {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Options => "OPTIONS",
+            Method::Trace => "TRACE",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Other => self.method_span.text(&self.head.raw),
+        }
     }
     /// The path without query; `*` for `OPTIONS *`.
     pub fn path(&self) -> &str {
@@ -101,6 +110,10 @@ impl RequestHead {
             "" => "/",
             p => p,
         }
+    }
+    /// The path as it stands in the target; empty where that has none.
+    pub fn path_bytes(&self) -> &[u8] {
+        self.target.path.of(&self.head.raw)
     }
     /// What follows the `?`.
     pub fn query(&self) -> Option<&str> {

@@ -14,7 +14,7 @@ use super::h2::Call;
 use super::stream::{Delivery, Stream};
 use crate::http1::{BodyError, BodyFraming, Head, ResponseHead};
 use crate::model::outcome::Sent;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 #[derive(Debug)]
 pub struct Begin {
     /// The request head as it goes out, the empty line included.
-    pub head: BytesMut,
+    pub head: Vec<u8>,
     /// How the body is sent, as the head says.
     pub framing: BodyFraming,
     /// The request is HEAD: its answer has no body.
@@ -84,11 +84,10 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// A connection, or one stream of it, for one exchange.
-#[allow(clippy::large_enum_variant)] // HTTP/1.1 is the hot one; a box would cost it an allocation a request
 #[derive(Debug)]
 pub enum Conn {
     /// A connection of its own.
-    H1(h1::Conn),
+    H1(Box<h1::Conn>),
     /// A stream of a shared one.
     H2(Box<Call>),
 }

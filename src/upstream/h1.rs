@@ -19,6 +19,7 @@
 use super::conn::{Begin, Event, Failure};
 use super::dial::Target;
 use super::outbox::Outbox;
+use super::spare;
 use super::stream::{Delivery, Stream};
 use crate::http1::{BodyError, BodyFraming, Decoder, Head, Piece, ResponseParser};
 use crate::model::outcome::Sent;
@@ -34,6 +35,8 @@ use tokio::io::AsyncReadExt;
 
 /// The first read: most answers fit, and only the pages that are written to cost anything.
 const FIRST_READ: usize = 16 << 10;
+/// Less room than that is not worth a system call.
+const LEAST_READ: usize = 8 << 10;
 /// Later reads.
 const READ: usize = 64 << 10;
 
@@ -85,12 +88,12 @@ impl fmt::Debug for Conn {
 }
 
 impl Conn {
-    pub(super) fn new(stream: Stream, to: &Target, reused: bool) -> Self {
+    pub(super) fn new(stream: Stream, to: &Target) -> Self {
         let home = Home { id: to.id, epoch: to.epoch, idle: to.idle, name: to.tls.as_ref().map(|(_, n)| n.clone()) };
         Self {
             stream,
             home,
-            reused,
+            reused: false,
             out: Outbox::empty(),
             input: BytesMut::new(),
             heard: false,
@@ -121,7 +124,7 @@ impl Conn {
         debug_assert!(self.phase == Phase::Idle);
         self.parser = ResponseParser::new(begin.is_head, begin.upgrade);
         self.phase = Phase::Head;
-        self.out = Outbox::new(begin);
+        self.out.begin(begin);
     }
 
     /// Queues a stretch of the request's body. `Err`: more than the head promised.
@@ -181,8 +184,30 @@ impl Conn {
             && self.sent() == Sent::Complete
     }
 
-    pub(super) fn into_idle(self) -> (Stream, Home) {
-        (self.stream, self.home)
+    /// Lets go of all memory that a connection without an exchange does not need.
+    pub(super) fn rest(&mut self) {
+        (self.phase, self.heard, self.grow) = (Phase::Idle, false, FIRST_READ);
+        self.out.rest();
+        spare::give(std::mem::take(&mut self.input));
+    }
+
+    /// Whether it may go to this target: of its epoch, and under the name that is asked for.
+    pub(super) fn suits(&self, to: &Target) -> bool {
+        self.home.epoch == to.epoch && self.home.name.as_ref() == to.tls.as_ref().map(|(_, n)| n)
+    }
+
+    /// Taken out for another exchange.
+    pub(super) fn reuse(&mut self, to: &Target) {
+        (self.home.id, self.home.idle, self.reused) = (to.id, to.idle, true);
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Still open, and nothing unasked was said on it.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.stream.is_quiet()
     }
 
     /// After 101: the stream, and what the endpoint has already said on it.
@@ -307,8 +332,8 @@ impl Conn {
             Phase::Body => (self.decoder.expected().min(READ as u64) as usize).max(self.grow),
             _ => FIRST_READ,
         };
-        if self.input.capacity() - self.input.len() < room.min(FIRST_READ) {
-            self.input.reserve(room);
+        if self.input.capacity() - self.input.len() < room.min(LEAST_READ) {
+            spare::ready(&mut self.input, room);
         }
         let n = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(cx))?;
         // A body of unknown length that keeps filling its buffer gets a larger one.

@@ -24,7 +24,9 @@ mod outbox;
 pub mod pool;
 mod session;
 mod sharing;
+pub mod spare;
 pub mod stream;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 pub mod tls;

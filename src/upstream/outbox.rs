@@ -2,9 +2,10 @@
 
 use super::conn::Begin;
 use super::stream::Stream;
+use super::tail::Tail;
 use crate::http1::{BodyError, BodyFraming, Encoder, Head};
 use crate::model::outcome::Sent;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -22,7 +23,7 @@ const IOV: usize = 16;
 pub(super) struct Outbox {
     queue: VecDeque<Bytes>,
     /// Stands behind the queue.
-    tail: BytesMut,
+    tail: Tail,
     /// The end of the request, until it is released.
     held: Option<Bytes>,
     hold: bool,
@@ -42,7 +43,7 @@ impl Outbox {
     pub fn empty() -> Self {
         Self {
             queue: VecDeque::new(),
-            tail: BytesMut::new(),
+            tail: Tail::default(),
             held: None,
             hold: false,
             apart: 0,
@@ -54,18 +55,21 @@ impl Outbox {
         }
     }
 
-    pub fn new(begin: Begin) -> Self {
-        let apart = if begin.hold { begin.head.len() - 2 } else { 0 };
-        let mut new =
-            Self { apart, tail: begin.head, hold: begin.hold, encoder: Encoder::new(begin.framing), unflushed: true, ..Self::empty() };
-        if new.encoder.is_done() {
-            new.complete = true;
-            if new.hold {
-                let last = new.tail.len() - 1;
-                new.held = Some(new.tail.split_off(last).freeze());
-            }
+    /// A request begins, on a connection that is done with the one before.
+    pub fn begin(&mut self, begin: Begin) {
+        debug_assert!(self.queue.is_empty() && self.tail.is_empty());
+        (self.hold, self.apart) = (begin.hold, if begin.hold { begin.head.len() - 2 } else { 0 });
+        (self.tail, self.held, self.encoder) = (Tail::new(begin.head), None, Encoder::new(begin.framing));
+        (self.complete, self.written, self.unflushed, self.error) = (self.encoder.is_done(), 0, true, None);
+        if self.complete && self.hold {
+            self.held = Some(self.tail.split_last());
         }
-        new
+    }
+
+    /// Lets go of memory between two requests.
+    pub fn rest(&mut self) {
+        self.tail.rest();
+        self.queue.shrink_to(0);
     }
 
     pub fn push(&mut self, mut data: Bytes) -> Result<(), BodyError> {
@@ -79,16 +83,16 @@ impl Outbox {
                 self.held = Some(data.split_off(data.len() - 1));
             }
         }
-        self.tail.extend_from_slice(frame.before());
+        self.tail.behind().extend_from_slice(frame.before());
         if data.len() > COPIED {
             if !self.tail.is_empty() {
-                self.queue.push_back(self.tail.split().freeze());
+                self.queue.push_back(self.tail.freeze());
             }
             self.queue.push_back(data);
         } else {
-            self.tail.extend_from_slice(&data);
+            self.tail.behind().extend_from_slice(&data);
         }
-        self.tail.extend_from_slice(frame.after());
+        self.tail.behind().extend_from_slice(frame.after());
         self.unflushed = true;
         Ok(())
     }
@@ -98,11 +102,11 @@ impl Outbox {
             return Ok(());
         }
         if self.hold {
-            let mut last = BytesMut::new();
+            let mut last = Vec::new();
             self.encoder.end(trailers, &mut last)?;
-            self.held = Some(last.freeze());
+            self.held = Some(last.into());
         } else {
-            self.encoder.end(trailers, &mut self.tail)?;
+            self.encoder.end(trailers, self.tail.behind())?;
         }
         self.complete = true;
         self.unflushed = true;
@@ -112,7 +116,7 @@ impl Outbox {
     pub fn release(&mut self) {
         self.hold = false;
         if let Some(last) = self.held.take() {
-            self.tail.extend_from_slice(&last);
+            self.tail.behind().extend_from_slice(&last);
             self.unflushed = true;
         }
     }
@@ -177,15 +181,15 @@ impl Outbox {
 
     fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.apart > 0 {
-            let front = self.queue.front().map_or(&self.tail[..], |b| b);
+            let front = self.queue.front().map_or(self.tail.unwritten(), |b| b);
             return Pin::new(stream).poll_write(cx, &front[..self.apart.min(front.len())]);
         }
         if self.queue.is_empty() {
-            return Pin::new(stream).poll_write(cx, &self.tail);
+            return Pin::new(stream).poll_write(cx, self.tail.unwritten());
         }
         let mut slices = [IoSlice::new(&[]); IOV];
         let mut used = 0;
-        for (slot, part) in slices.iter_mut().zip(self.queue.iter().map(|b| &b[..]).chain([&self.tail[..]])) {
+        for (slot, part) in slices.iter_mut().zip(self.queue.iter().map(|b| &b[..]).chain([self.tail.unwritten()])) {
             *slot = IoSlice::new(part);
             used += 1;
         }
@@ -203,6 +207,6 @@ impl Outbox {
             n -= front.len();
             self.queue.pop_front();
         }
-        self.tail.advance(n);
+        self.tail.wrote(n);
     }
 }

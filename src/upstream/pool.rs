@@ -10,28 +10,26 @@ use super::conn::Conn;
 use super::dial::{Dial, DialError, Target};
 use super::h1;
 use super::sharing::{Found, Sharing};
-use super::stream::Stream;
 use crate::clock;
 use crate::model::time::Moment;
 use crate::model::topology::Protocol;
-use rustls::pki_types::ServerName;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
-use std::time::Duration;
 
 struct Idle {
-    stream: Stream,
-    epoch: u32,
+    /// On the heap: a checkout moves a pointer.
+    conn: Box<h1::Conn>,
     since: Moment,
-    timeout: Duration,
-    name: Option<ServerName<'static>>,
 }
 
 impl Idle {
+    fn epoch(&self) -> u32 {
+        self.conn.home().epoch
+    }
     fn usable(&mut self, epoch: u32, now: Moment) -> bool {
-        self.epoch == epoch && now.since(self.since) <= self.timeout && self.stream.is_quiet()
+        self.epoch() == epoch && now.since(self.since) <= self.conn.home().idle.timeout && self.conn.is_quiet()
     }
 }
 
@@ -92,17 +90,17 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&to.id)?;
         let now = self.now.get();
-        let name = to.tls.as_ref().map(|(_, n)| n);
         let mut at = list.len();
         while at > 0 {
             at -= 1;
-            if list[at].epoch == to.epoch && list[at].name.as_ref() != name {
+            if list[at].epoch() == to.epoch && !list[at].conn.suits(to) {
                 continue;
             }
             let mut found = list.remove(at);
             if found.usable(to.epoch, now) {
                 self.count(|c| c.reused += 1);
-                return Some(Conn::H1(h1::Conn::new(found.stream, to, true)));
+                found.conn.reuse(to);
+                return Some(Conn::H1(found.conn));
             }
             self.count(|c| c.dropped += 1);
         }
@@ -113,14 +111,14 @@ impl Pool {
     pub async fn dial(&self, to: &Target) -> Result<Conn, DialError> {
         if to.may_be_h2() {
             return match self.shared.dial(&self.dialler, &self.counts, to).await? {
-                Found::H1(stream) => Ok(Conn::H1(h1::Conn::new(stream, to, false))),
+                Found::H1(stream) => Ok(Conn::H1(Box::new(h1::Conn::new(stream, to)))),
                 Found::H2(call) => Ok(Conn::H2(call)),
             };
         }
         match self.dialler.dial(to).await {
             Ok(stream) => {
                 self.count(|c| c.dialled += 1);
-                Ok(Conn::H1(h1::Conn::new(stream, to, false)))
+                Ok(Conn::H1(Box::new(h1::Conn::new(stream, to))))
             }
             Err(e) => {
                 self.count(|c| c.failed += 1);
@@ -133,14 +131,14 @@ impl Pool {
     /// A shared one was never given away.
     pub fn checkin(&self, conn: Conn) {
         let Conn::H1(conn) = conn else { return };
-        if !conn.is_reusable() {
-            return;
+        if conn.is_reusable() {
+            self.keep(conn);
         }
-        let (stream, home) = conn.into_idle();
-        self.keep(stream, home.id, home.epoch, home.idle.max, home.idle.timeout, home.name);
     }
 
-    fn keep(&self, stream: Stream, id: u64, epoch: u32, max: usize, timeout: Duration, name: Option<ServerName<'static>>) {
+    fn keep(&self, mut conn: Box<h1::Conn>) {
+        conn.rest();
+        let (id, max) = (conn.home().id, conn.home().idle.max);
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(id).or_default();
         if list.len() >= max {
@@ -150,7 +148,7 @@ impl Pool {
             list.remove(0);
             self.count(|c| c.dropped += 1);
         }
-        list.push(Idle { stream, epoch, since: self.now.get(), timeout, name });
+        list.push(Idle { conn, since: self.now.get() });
     }
 
     /// Opens connections until `idle.warm` of them wait for the endpoint, or one that is shared. Returns how many it opened.
@@ -158,8 +156,7 @@ impl Pool {
         let mut opened = 0;
         while !self.shared.any(to) && self.fresh(to) < to.idle.warm.min(to.idle.max) {
             let Conn::H1(conn) = self.dial(to).await? else { return Ok(opened + 1) };
-            let (stream, home) = conn.into_idle();
-            self.keep(stream, home.id, home.epoch, home.idle.max, home.idle.timeout, home.name);
+            self.keep(conn);
             opened += 1;
         }
         Ok(opened)
@@ -171,7 +168,7 @@ impl Pool {
         let now = clock::now();
         self.now.set(now);
         self.retain_idle(|_, i| {
-            let epoch = i.epoch;
+            let epoch = i.epoch();
             i.usable(epoch, now)
         });
         let dropped = self.shared.sweep(now);
@@ -186,7 +183,7 @@ impl Pool {
     /// Keeps only idle connections for which `keep(endpoint id, epoch)` holds: after a new picture, those of
     /// endpoints that still exist, under the epoch their pool has now.
     pub fn retain(&self, keep: impl Fn(u64, u32) -> bool) {
-        self.retain_idle(|id, i| keep(id, i.epoch));
+        self.retain_idle(|id, i| keep(id, i.epoch()));
         let dropped = self.shared.retain(keep);
         self.count(|c| c.dropped += dropped);
     }
@@ -210,7 +207,7 @@ impl Pool {
     }
 
     fn fresh(&self, to: &Target) -> usize {
-        self.idle.borrow().get(&to.id).map_or(0, |l| l.iter().filter(|i| i.epoch == to.epoch).count())
+        self.idle.borrow().get(&to.id).map_or(0, |l| l.iter().filter(|i| i.epoch() == to.epoch).count())
     }
 
     fn retain_idle(&self, mut keep: impl FnMut(u64, &mut Idle) -> bool) {

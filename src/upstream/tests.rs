@@ -63,7 +63,7 @@ fn get() -> Begin {
 }
 
 fn begin(head: &str, framing: BodyFraming) -> Begin {
-    Begin { head: BytesMut::from(head), framing, is_head: head.starts_with("HEAD"), upgrade: head.contains("pgrade"), hold: false }
+    Begin { head: head.into(), framing, is_head: head.starts_with("HEAD"), upgrade: head.contains("pgrade"), hold: false }
 }
 
 /// Everything that happens until the end or a failure, in short.

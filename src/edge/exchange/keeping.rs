@@ -196,7 +196,7 @@ impl Exchange<'_> {
         let first_byte = clock::now();
         self.upload.let_go();
         self.down.head(&said.head, &self.route.response_headers, None);
-        let early = Early { body: said.body.clone(), ended: true, trailers: None };
+        let early = Box::new(Early { body: said.body.clone(), ended: true, trailers: None });
         let idle = self.route.idle_timeout;
         let way = Way {
             down: &mut self.down,

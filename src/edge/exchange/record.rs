@@ -103,6 +103,9 @@ impl<'p> Exchange<'p> {
 
     /// Answers that only lacked something to be compared with: another region's answer says whether they were wrong.
     fn judge_unsure(&mut self, told: &Told) {
+        if self.unsure.is_empty() {
+            return;
+        }
         let now = clock::now();
         for (plan, flight) in std::mem::take(&mut self.unsure) {
             let region = |pool: PoolIx| self.picture.view.topology().pools[pool.at()].region;
