@@ -5,6 +5,7 @@
 
 use super::policy::{Degrade, HedgeAfter, Route};
 use super::topology::{Service, Topology};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
 
 /// Lines like `region east: weight 60 -> 40`, `route stats: deadline 2s -> 1s`, `service api: endpoint 10.1.0.12:8080
@@ -12,17 +13,19 @@ use std::fmt::{Debug, Display};
 pub fn diff(old: &Topology, new: &Topology) -> Vec<String> {
     let mut out = vec![];
     let (before, after) = (things(old), things(new));
+    let (earlier, later) = (by_name(&before), by_name(&after));
     for thing in &after {
-        match before.iter().find(|b| b.name == thing.name) {
+        match earlier.get(&*thing.name) {
             Some(was) => was.compare(thing, &mut out),
             None => out.push(format!("{} added", thing.name)),
         }
     }
-    for gone in before.iter().filter(|b| after.iter().all(|a| a.name != b.name)) {
+    for gone in before.iter().filter(|b| !later.contains_key(&*b.name)) {
         out.push(format!("{} removed", gone.name));
     }
     let kept = |t: &Topology, other: &Topology| -> Vec<String> {
-        let known = |r: &&Route| other.routes.iter().any(|o| o.name == r.name);
+        let names: BTreeSet<&str> = other.routes.iter().map(|o| &*o.name).collect();
+        let known = |r: &&Route| names.contains(&*r.name);
         t.routes.iter().filter(known).map(|r| r.name.to_string()).collect()
     };
     let (was, is) = (kept(old, new), kept(new, old));
@@ -30,6 +33,11 @@ pub fn diff(old: &Topology, new: &Topology) -> Vec<String> {
         out.push(format!("routes: order {} -> {}", was.join(", "), is.join(", ")));
     }
     out
+}
+
+/// Configs have thousands of routes: nothing is looked up by going through all of them. The first of a name counts.
+fn by_name(things: &[Thing]) -> BTreeMap<&str, &Thing> {
+    things.iter().rev().map(|t| (&*t.name, t)).collect()
 }
 
 /// Something that the file names, with what it says of it.
@@ -65,12 +73,9 @@ impl Thing {
                 None => {}
             }
         }
-        out.extend(
-            new.members.iter().filter(|m| !self.members.contains(m)).map(|(what, to)| format!("{}: {what} added to {to}", self.name)),
-        );
-        out.extend(
-            self.members.iter().filter(|m| !new.members.contains(m)).map(|(what, of)| format!("{}: {what} removed from {of}", self.name)),
-        );
+        let (were, are): (BTreeSet<_>, BTreeSet<_>) = (self.members.iter().collect(), new.members.iter().collect());
+        out.extend(new.members.iter().filter(|m| !were.contains(m)).map(|(what, to)| format!("{}: {what} added to {to}", self.name)));
+        out.extend(self.members.iter().filter(|m| !are.contains(m)).map(|(what, of)| format!("{}: {what} removed from {of}", self.name)));
     }
 }
 

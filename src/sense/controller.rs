@@ -34,6 +34,7 @@ use crate::model::signal::{Probe, Signal, Tallies};
 use crate::model::time::{Duration, Moment};
 use crate::model::topology::{Service, Topology};
 use crate::model::view::{Compiled, State, View};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -296,6 +297,7 @@ impl Controller {
             }
         }
         self.keep_room(now, topology);
+        (0..topology.services.len()).map(ServiceIx::from).for_each(|s| self.notice_belied(now, s));
         for p in (0..self.pools.len()).map(PoolIx::from) {
             self.judge_endpoints(now, p);
             let tp = &topology.pools[p.at()];
@@ -324,11 +326,18 @@ impl Controller {
                 f.tick(asked, away);
             }
         }
+        // By pool, the tables that may use it now: only where a request could have gone there is it the pool's doing that it could not.
+        let mut open: Vec<SmallVec<[usize; 4]>> = vec![SmallVec::new(); self.pools.len()];
+        for (n, table) in self.latest.tables.iter().enumerate() {
+            for p in &table.order {
+                if open[p.at()].last() != Some(&n) {
+                    open[p.at()].push(n);
+                }
+            }
+        }
         for (i, pool) in self.pools.iter_mut().enumerate() {
             let region = t.pools[i].region;
-            // Only where a request could have gone there is it the pool's doing that it could not.
-            let open = |table: usize| self.latest.tables[table].order.contains(&PoolIx::from(i));
-            let mine = || (0..t.tables.len()).filter(|n| open(*n)).map(|n| (t.tables[n].allowed, &self.fared[n]));
+            let mine = || open[i].iter().map(|n| (t.tables[*n].allowed, &self.fared[*n]));
             let wider = |a: RegionSet| mine().filter(move |(b, _)| *b != a && b.0 & a.0 == a.0).map(|(_, f)| f).collect();
             debug_assert!(mine().all(|(allowed, _)| allowed.has(region)));
             // Full, too, for whoever was turned away, however few places are taken beside the reserve.

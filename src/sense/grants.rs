@@ -15,6 +15,7 @@ use crate::model::signal::Tallies;
 use crate::model::time::Duration;
 use crate::model::topology::Topology;
 use crate::model::view::{State, View};
+use std::collections::BTreeSet;
 
 /// Seconds' worth of hedges that may be saved up, and the least.
 const HEDGES_SAVED: (f64, f64) = (2.0, 5.0);
@@ -76,13 +77,15 @@ impl Purse {
     /// For another topology: what is new begins full, what was there keeps the tokens in its cells.
     pub fn follow(was: &Topology, is: &Topology) -> Self {
         let mut p = Self::new(is);
+        let services: BTreeSet<&str> = was.services.iter().map(|o| &*o.name).collect();
         for (s, a) in is.services.iter().zip(&mut p.grants.retry) {
-            if was.services.iter().any(|o| o.name == s.name) {
+            if services.contains(&*s.name) {
                 a.add = 0.0;
             }
         }
+        let routes: BTreeSet<&str> = was.routes.iter().map(|o| &*o.name).collect();
         for (r, a) in is.routes.iter().zip(&mut p.grants.hedge) {
-            if was.routes.iter().any(|o| o.name == r.name) {
+            if routes.contains(&*r.name) {
                 a.add = 0.0;
             }
         }

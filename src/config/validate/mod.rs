@@ -4,6 +4,7 @@
 //! reports and goes on with a default; only at the end does one problem or more mean that there is no topology.
 //! A check keeps silent about what reading has already complained of, so that one slip is one message.
 
+mod covered;
 mod edge;
 mod fleet;
 mod route;

@@ -8,6 +8,7 @@ use crate::model::id::*;
 use crate::model::policy::*;
 use crate::model::topology::{Region, Table};
 use http::{HeaderName, HeaderValue};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,13 +39,15 @@ impl Checker<'_> {
         let mut tables: Vec<Table> =
             (0..services.services.len()).map(|s| Table { service: ServiceIx::from(s), allowed: everywhere }).collect();
         let mut routes: Vec<Route> = vec![];
+        let mut names = BTreeSet::new();
+        let places: BTreeMap<&str, usize> = services.services.iter().enumerate().rev().map(|(i, s)| (&*s.name, i)).collect();
         for (at, r) in self.items(&at, &file.routes) {
             let name = r.name.clone().unwrap_or_default();
             match &r.name {
                 None => self.error(&at.key("name"), "`name` is missing\nmetrics and reports call the route by it"),
                 Some(name) => {
                     self.name(&at.key("name"), "route", name);
-                    let twice = routes.iter().any(|o| *o.name == **name);
+                    let twice = !names.insert(name.as_str());
                     self.require(!twice, &at.key("name"), format!("a route `{name}` is there already\ngive one of them another name"));
                 }
             }
@@ -52,7 +55,7 @@ impl Checker<'_> {
                 self.error(&at.key("service"), "`service` is missing\nit names where the requests of this route go");
                 None
             } else if self.refers(&at.key("service"), false, "service", &r.service, &known) {
-                services.services.iter().position(|s| *s.name == *r.service)
+                places.get(r.service.as_str()).copied()
             } else {
                 None
             };

@@ -6,6 +6,7 @@ use super::Checker;
 use crate::model::id::*;
 use crate::model::policy;
 use crate::model::topology::*;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -209,7 +210,7 @@ impl Checker<'_> {
             &here,
             "no endpoints: nothing could be sent there\nadd one: endpoints: [10.1.0.11:8080], or take the pool out",
         );
-        let first = all.len();
+        let mut addresses = BTreeSet::new();
         for (at, text) in self.items(&here, &pool.endpoints) {
             let host = text.rsplit_once(':').map(|(host, _)| host).filter(|h| !h.is_empty() && h.chars().any(char::is_alphabetic));
             if text.parse::<SocketAddr>().is_err() && host.is_some_and(|h| !h.contains([':', '/'])) && host != Some("localhost") {
@@ -222,7 +223,7 @@ impl Checker<'_> {
             let Some(address) = self.address(&at, text) else { continue };
             if address.port() == 0 {
                 self.error(&at, format!("`{text}`: port 0 cannot be connected to"));
-            } else if all[first..].iter().any(|e: &Endpoint| e.address == address) {
+            } else if !addresses.insert(address) {
                 self.error(&at, format!("{address} is in this pool twice: it would get a double share\nkeep one of them"));
             }
             all.push(Endpoint { name: text.as_str().into(), address, pool: ix });

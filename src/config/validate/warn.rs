@@ -2,15 +2,18 @@
 
 use super::super::problem::Path;
 use super::Checker;
+use super::covered::Earlier;
 use crate::model::id::*;
 use crate::model::policy::*;
 use crate::model::topology::*;
 
 /// Looks for all of it.
 pub(super) fn all(checker: &mut Checker<'_>, t: &Topology) {
+    let mut earlier = Earlier::default();
     for i in 0..t.routes.len() {
         let at = Path::of("routes").at(i);
-        route(checker, t, i, &at);
+        route(checker, t, i, &at, &earlier);
+        earlier.add(i, &t.routes[i].matches);
     }
     for (i, service) in t.services.iter().enumerate() {
         self::service(checker, t, ServiceIx::from(i), &Path::of("services").key(&service.name));
@@ -22,7 +25,7 @@ pub(super) fn all(checker: &mut Checker<'_>, t: &Topology) {
     }
 }
 
-fn route(checker: &mut Checker<'_>, t: &Topology, i: usize, at: &Path) {
+fn route(checker: &mut Checker<'_>, t: &Topology, i: usize, at: &Path, earlier: &Earlier<'_>) {
     let r = &t.routes[i];
     let writes = takes_writes(r);
     if r.attempt_timeout > r.deadline {
@@ -30,7 +33,7 @@ fn route(checker: &mut Checker<'_>, t: &Topology, i: usize, at: &Path) {
         checker.warn(&at.key("attempt_timeout"), format!("{message}\nbetter: a third of the deadline, which is the default"));
     }
     fates(checker, t, r, at);
-    if let Some(earlier) = t.routes[..i].iter().find(|e| covers(&e.matches, &r.matches)) {
+    if let Some(earlier) = earlier.covering(&r.matches, &t.routes) {
         checker.warn(
             at,
             format!("never reached: route {} before it matches everything that this one does\nput the narrower route first", earlier.name),
@@ -173,7 +176,7 @@ fn takes_writes(r: &Route) -> bool {
 }
 
 /// Whether every request that `b` matches is surely matched by `a`.
-fn covers(a: &Match, b: &Match) -> bool {
+pub(super) fn covers(a: &Match, b: &Match) -> bool {
     let host = match (&a.host, &b.host) {
         (None, _) => true,
         (Some(a), Some(b)) => a == b || a.strip_prefix('*').is_some_and(|domain| b.ends_with(domain)),

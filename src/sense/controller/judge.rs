@@ -28,13 +28,16 @@ impl Controller {
         }
     }
 
-    /// Whether the service's probes fail softly where live traffic proves them wrong, or did so lately.
-    fn probes_lie(&mut self, now: Moment, s: ServiceIx) -> bool {
-        let config = self.config.clone();
+    /// Remember where live traffic proves the service's probes wrong.
+    pub(super) fn notice_belied(&mut self, now: Moment, s: ServiceIx) {
         let belied = |p: &PoolIx| self.pools[p.at()].endpoints.iter().any(|e| e.belied(now));
-        if config.topology.services[s.at()].pools.iter().any(belied) {
+        if self.config.topology.services[s.at()].pools.iter().any(belied) {
             self.belied[s.at()] = now;
         }
+    }
+
+    /// Whether the service's probes fail softly where live traffic proves them wrong, or did so lately.
+    fn probes_lie(&self, now: Moment, s: ServiceIx) -> bool {
         self.belied[s.at()] + FRESH > now && self.belied[s.at()] > Moment::ZERO
     }
 
@@ -46,6 +49,7 @@ impl Controller {
         let p = t.endpoints[probe.endpoint.at()].pool;
         let i = (probe.endpoint.0 - t.pools[p.at()].endpoints.start) as usize;
         self.pools[p.at()].endpoints[i].probed(now, probe.verdict);
+        self.notice_belied(now, self.config.topology.pools[p.at()].service);
         self.judge_endpoints(now, p);
         self.live_or_dead(now, p);
     }

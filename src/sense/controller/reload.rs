@@ -2,6 +2,15 @@
 
 use super::*;
 use crate::model::diff::diff;
+use crate::model::topology::Table;
+use std::collections::BTreeMap;
+
+/// Where names stand; the first of a name counts.
+fn places<'n>(names: impl Iterator<Item = &'n Arc<str>>) -> BTreeMap<&'n str, usize> {
+    let mut places = BTreeMap::new();
+    names.enumerate().for_each(|(i, n)| _ = places.entry(&**n).or_insert(i));
+    places
+}
 
 impl Controller {
     /// Apply a config. The answer is the difference in words.
@@ -9,22 +18,20 @@ impl Controller {
         let old = std::mem::replace(&mut self.config, config.clone());
         let (was, is) = (&old.topology, &config.topology);
         let lines = diff(was, is);
-        let place = |names: Vec<&Arc<str>>, name: &Arc<str>| names.iter().position(|n| *n == name);
+        let (pool_at, region_at) = (places(was.pools.iter().map(|p| &p.name)), places(was.regions.iter().map(|r| &r.name)));
+        let service_at = places(was.services.iter().map(|s| &s.name));
 
         let mut pools: Vec<Option<Pool>> = std::mem::take(&mut self.pools).into_iter().map(Some).collect();
         for tp in &is.pools {
             let service = &is.services[tp.service.at()];
-            let kept = place(was.pools.iter().map(|p| &p.name).collect(), &tp.name).and_then(|i| Some((i, pools[i].take()?)));
+            let kept = pool_at.get(&*tp.name).and_then(|i| Some((*i, pools[*i].take()?)));
             let fresh = Pool::new(now, service, tp.endpoints.len());
             let pool = match kept {
                 Some((i, mut pool)) => {
-                    let names = |t: &Topology, range: &std::ops::Range<u32>| -> Vec<Arc<str>> {
-                        range.clone().map(|e| t.endpoints[e as usize].name.clone()).collect()
-                    };
-                    let before = names(was, &was.pools[i].endpoints);
+                    let before = places(was.pools[i].endpoints().map(|e| &was.endpoints[e.at()].name));
                     let minds = std::mem::take(&mut pool.endpoints);
-                    for (name, fresh) in names(is, &tp.endpoints).iter().zip(fresh.endpoints) {
-                        let mind = before.iter().position(|b| b == name).map(|j| minds[j].clone());
+                    for (e, fresh) in tp.endpoints().zip(fresh.endpoints) {
+                        let mind = before.get(&*is.endpoints[e.at()].name).map(|j| minds[*j].clone());
                         pool.endpoints.push(mind.unwrap_or(fresh));
                     }
                     if pool.window.span() != service.failover.window {
@@ -40,7 +47,7 @@ impl Controller {
         let regions = std::mem::take(&mut self.regions);
         let mut welcome = Vec::new();
         for (r, tr) in is.regions.iter().enumerate() {
-            let kept = place(was.regions.iter().map(|r| &r.name).collect(), &tr.name).map(|i| regions[i].clone());
+            let kept = region_at.get(&*tr.name).map(|i| regions[*i].clone());
             let mut region = kept.unwrap_or(Region { state: State::Serving, since: now, cause: None, drain: None, away: None });
             if tr.drained {
                 region.away.get_or_insert(now);
@@ -51,18 +58,14 @@ impl Controller {
         }
 
         let rate = |old: &[Rate], i: Option<usize>| i.and_then(|i| old.get(i).copied()).unwrap_or_default();
-        let names: Vec<&Arc<str>> = was.services.iter().map(|s| &s.name).collect();
-        self.services = is.services.iter().map(|s| rate(&self.services, names.iter().position(|n| **n == s.name))).collect();
-        let same_table = |table: &crate::model::topology::Table| {
-            was.tables.iter().position(|o| {
-                let names = |t: &Topology, set: RegionSet| {
-                    set.iter().filter_map(|r| t.regions.get(r.at()).map(|r| r.name.clone())).collect::<Vec<_>>()
-                };
-                was.services[o.service.at()].name == is.services[table.service.at()].name
-                    && names(was, o.allowed) == names(is, table.allowed)
-            })
+        self.services = is.services.iter().map(|s| rate(&self.services, service_at.get(&*s.name).copied())).collect();
+        // A table is known by its service and its regions.
+        let called = |t: &Topology, table: &Table| -> (Arc<str>, Vec<Arc<str>>) {
+            let regions = table.allowed.iter().filter_map(|r| t.regions.get(r.at()).map(|r| r.name.clone()));
+            (t.services[table.service.at()].name.clone(), regions.collect())
         };
-        self.tables = is.tables.iter().map(|t| rate(&self.tables, same_table(t))).collect();
+        let table_at: BTreeMap<_, usize> = was.tables.iter().enumerate().rev().map(|(i, o)| (called(was, o), i)).collect();
+        self.tables = is.tables.iter().map(|t| rate(&self.tables, table_at.get(&called(is, t)).copied())).collect();
         (self.counted, self.fared) = (vec![[(0, 0); 3]; is.tables.len()], vec![ByPriority::default(); is.tables.len()]);
         self.belied = vec![Moment::ZERO; is.services.len()];
         self.regroup(now, is);
