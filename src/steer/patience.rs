@@ -90,11 +90,11 @@ pub fn hedge(after: HedgeAfter, pace: Pace) -> Option<Duration> {
 /// which by default is longer than the control side needs to see a burst and make room (a tick is 10 ms); sheddable ones not at all, since an immediate refusal costs the client and us the least.
 ///
 /// `standing`: others have been waiting in vain for a while. Then a queue only adds delay to the same refusals, and normal requests wait
-/// half as long (controlled delay: Nichols and Jacobson 2012; the two time limits as in Maurer, "Fail at Scale", 2015).
+/// a quarter of it (controlled delay: Nichols and Jacobson 2012; the two time limits as in Maurer, "Fail at Scale", 2015).
 pub fn queue(overload: &Overload, priority: Priority, standing: bool) -> Duration {
     match priority {
         Priority::Critical => overload.max_queue,
-        Priority::Normal if standing => overload.max_queue * 3 / 8,
+        Priority::Normal if standing => overload.max_queue / 4,
         Priority::Normal => overload.max_queue * 3 / 4,
         Priority::Sheddable => Duration::ZERO,
     }
@@ -126,7 +126,7 @@ mod tests {
         let waits =
             |standing| [Priority::Critical, Priority::Normal, Priority::Sheddable].map(|p| queue(&Overload::default(), p, standing));
         assert_eq!(waits(false), [ms(20), ms(15), ms(0)]);
-        assert_eq!(waits(true), [ms(20), ms(15) / 2, ms(0)]);
+        assert_eq!(waits(true), [ms(20), ms(5), ms(0)]);
     }
 
     #[test]

@@ -311,7 +311,7 @@ fn a_full_world_is_waited_for_briefly_by_those_that_matter() {
     r.live.inflight.borrow_mut().fill(50);
     set(&mut r.v, 0, |p| p.reserve.critical = 1);
     r.waits(6, 8);
-    r.gives_up(14, Refusal::Shed);
+    r.gives_up(11, Refusal::Shed);
     let mut r = Run::new(get(ANY));
     r.live.inflight.borrow_mut().fill(50);
     r.waits(0, 2);
